@@ -1,0 +1,222 @@
+//! The command line, as clap derives it: flags, environment variables and help in one place.
+
+use std::path::PathBuf;
+
+use activity_platform::settings::{MetricsSettings, Targets};
+use activity_producer::{ReplayArgs, SimulateArgs};
+use activity_runtime::RuntimeSettings;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// User activity, streamed: services publish each click and watch event to Kafka once; each department reads it in a consumer group of its own,
+/// into ClickHouse, exactly once in effect.
+///
+/// Every flag can also be set by the environment variable that its help names, or in a TOML file (--config), whose keys are the flags' names.
+/// A flag wins over the environment, the environment over the file.
+#[derive(Debug, Parser)]
+#[command(
+    name = "activity",
+    version,
+    max_term_width = 120,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// Everything outside.
+    #[command(flatten)]
+    pub targets: Targets,
+    /// Folder of the services' data; verbs without addresses find the `activity up` that runs on it.
+    #[arg(
+        long,
+        env = "ACTIVITY_DATA_DIR",
+        value_name = "DIR",
+        default_value = ".activity",
+        global = true
+    )]
+    pub data_dir: PathBuf,
+    /// Settings file, TOML: `database = "activity"`. Default: activity.toml, if there is one.
+    #[arg(long, env = "ACTIVITY_CONFIG", value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Start everything: real Kafka, registry and ClickHouse, every consumer group, simulated traffic, and a live view of it.
+    Up(UpArgs),
+    /// Publish events.
+    #[command(subcommand)]
+    Produce(ProduceVerb),
+    /// Run consumer groups in this process.
+    Consume(ConsumeArgs),
+    /// Create topics, register schemas, apply migrations. Safe to repeat.
+    Setup(SetupArgs),
+    /// Show how far each group is behind.
+    Lag(LagArgs),
+    /// Compare Kafka with ClickHouse: nothing missing, nothing twice. Exits with 3 where something is.
+    Verify(VerifyArgs),
+    /// Measure what a group's outputs are worth.
+    #[command(subcommand)]
+    Quality(QualityVerb),
+    /// Show the settings in force.
+    Config(OutputArgs),
+}
+
+/// `activity produce …`
+#[derive(Debug, Subcommand)]
+pub enum ProduceVerb {
+    /// Publish simulated clicks and watches.
+    Simulate(SimulateVerb),
+    /// Publish recorded events.
+    Replay(ReplayVerb),
+}
+
+/// `activity produce simulate`
+#[derive(Args, Debug)]
+pub struct SimulateVerb {
+    /// What to simulate.
+    #[command(flatten)]
+    pub simulate: SimulateArgs,
+    /// How to print the result.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `activity produce replay`
+#[derive(Args, Debug)]
+pub struct ReplayVerb {
+    /// What to replay.
+    #[command(flatten)]
+    pub replay: ReplayArgs,
+    /// How to print the result.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `activity quality …`
+#[derive(Debug, Subcommand)]
+pub enum QualityVerb {
+    /// Recommendations: how often the title that a user then watched to the end stood in the user's list, beside plain popularity.
+    Recommendation(QualityArgs),
+}
+
+/// `activity quality recommendation`
+#[derive(Args, Debug)]
+pub struct QualityArgs {
+    /// Share of the completed playbacks, in the order of the log, that only train and are not scored.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
+    pub skip_share: f64,
+    /// How to print the result.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// How results are printed.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct OutputArgs {
+    /// Form of the result.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// Forms of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// `activity up`
+#[derive(Args, Debug)]
+pub struct UpArgs {
+    /// End when so many events are through every group, and print the reconciliation; exits with 3 if something is missing or doubled.
+    #[arg(long, value_name = "N", conflicts_with = "duration")]
+    pub events: Option<u64>,
+    /// End after so long, when all events are through every group, and print the reconciliation: 90s, 15m.
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub duration: Option<std::time::Duration>,
+    /// Simulated events per second. Default: 500, or as fast as Kafka takes them with --events.
+    #[arg(long, value_name = "EVENTS_PER_SECOND")]
+    pub rate: Option<f64>,
+    /// Seed of the simulated traffic. Default: a new one each time.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Partitions of the topics, when they are created.
+    #[arg(long, env = "ACTIVITY_PARTITIONS", value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub partitions: u16,
+    /// Begin with an empty data folder.
+    #[arg(long)]
+    pub fresh: bool,
+    /// Services and groups only.
+    #[arg(long, conflicts_with_all = ["events", "duration", "rate", "seed"])]
+    pub no_traffic: bool,
+    /// Form of the reconciliation.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `activity consume`
+#[derive(Args, Debug)]
+pub struct ConsumeArgs {
+    /// Groups to run. Default: all.
+    #[arg(value_name = "GROUP", value_parser = group_names())]
+    pub groups: Vec<String>,
+    /// Limits.
+    #[command(flatten)]
+    pub runtime: RuntimeSettings,
+    /// Metrics.
+    #[command(flatten)]
+    pub metrics: MetricsSettings,
+}
+
+/// `activity setup`
+#[derive(Args, Debug)]
+pub struct SetupArgs {
+    /// Partitions of the topics, when they are created.
+    #[arg(long, env = "ACTIVITY_PARTITIONS", value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub partitions: u16,
+    /// Only say what would be done.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How to print the result.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `activity lag`
+#[derive(Args, Debug)]
+pub struct LagArgs {
+    /// Groups to look at. Default: all.
+    #[arg(value_name = "GROUP", value_parser = group_names())]
+    pub groups: Vec<String>,
+    /// Look again every second until Ctrl-C.
+    #[arg(long)]
+    pub watch: bool,
+    /// How to print the result.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `activity verify`
+#[derive(Args, Debug)]
+pub struct VerifyArgs {
+    /// Groups to verify. Default: all.
+    #[arg(value_name = "GROUP", value_parser = group_names())]
+    pub groups: Vec<String>,
+    /// How to print the result.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// The groups' names, with what they are for in the help text.
+fn group_names() -> clap::builder::PossibleValuesParser {
+    clap::builder::PossibleValuesParser::new(
+        activity_consumers::GROUPS
+            .iter()
+            .map(|group| clap::builder::PossibleValue::new(group.name).help(group.about)),
+    )
+}

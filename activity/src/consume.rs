@@ -1,0 +1,70 @@
+//! `activity consume`: runs groups in this process, each on a thread of its own.
+
+use std::sync::Arc;
+
+use activity_consumers::{GROUPS, Group};
+use activity_platform::health::{self, Readiness};
+use activity_platform::metrics::Metrics;
+use activity_platform::settings::Targets;
+use activity_runtime::Clients;
+use anyhow::Context;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::Verdict;
+use crate::cli::ConsumeArgs;
+
+/// The groups of these names; all where none is named.
+pub fn groups(names: &[String]) -> Vec<&'static Group> {
+    GROUPS
+        .iter()
+        .filter(|group| names.is_empty() || names.iter().any(|name| name == group.name))
+        .collect()
+}
+
+/// Runs until `stop`, or until one group cannot go on.
+pub async fn run(
+    args: ConsumeArgs,
+    targets: Targets,
+    stop: CancellationToken,
+) -> anyhow::Result<Verdict> {
+    // Before anything starts: a missing address is wrong use, not something to wait for.
+    targets.kafka.brokers()?;
+    targets.registry.url()?;
+    targets.clickhouse.url()?;
+    let metrics = Arc::new(Metrics::new()?);
+    let readiness = Readiness::default();
+    let address = args.metrics.metrics;
+    let serving = stop.child_token();
+    let address = health::serve(address, metrics.clone(), readiness.clone(), serving)
+        .await
+        .with_context(|| format!("--metrics {address}"))?;
+    let mut threads = Vec::new();
+    for group in groups(&args.groups) {
+        tracing::info!(group = group.name, metrics = %format!("http://{address}/metrics"), "consuming");
+        readiness.not_ready(group.name, "joining the group");
+        let Targets {
+            kafka,
+            registry,
+            clickhouse,
+        } = targets.clone();
+        let clients = Clients {
+            kafka,
+            registry,
+            clickhouse,
+            metrics: metrics.clone(),
+            readiness: readiness.clone(),
+        };
+        let (settings, runtime, stop) = (args.runtime.clone(), Handle::current(), stop.clone());
+        threads.push(tokio::task::spawn_blocking(move || {
+            let outcome = activity_runtime::run(group, settings, &clients, runtime, &stop);
+            // One process, one fate: what supervises it starts all of it again.
+            stop.cancel();
+            outcome.with_context(|| format!("group {}", group.name))
+        }));
+    }
+    for thread in threads {
+        thread.await.context("a group's thread ended early")??;
+    }
+    Ok(Verdict::Done)
+}

@@ -1,0 +1,103 @@
+//! The command line: one binary, `activity <verb>`. Parses, calls, prints.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong use, 3 the check found something. Progress and logs go to stderr, results to stdout.
+
+mod cli;
+mod consume;
+mod print;
+mod settings_file;
+mod up;
+mod verbs;
+
+use std::process::ExitCode;
+
+use activity_devstack::find_running;
+use activity_platform::settings::Targets;
+use anyhow::Context;
+use clap::{CommandFactory, FromArgMatches};
+
+use crate::cli::{Cli, ProduceVerb, QualityVerb, Verb};
+
+/// What a verb that ran to its end says.
+enum Verdict {
+    Done,
+    Failed,
+    Found,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    // First of all, before there are threads: this program also runs as the services' first moment.
+    if let Some(code) = activity_devstack::run_hidden_verb(&arguments) {
+        return code;
+    }
+    match run() {
+        Ok(Verdict::Done) => ExitCode::SUCCESS,
+        Ok(Verdict::Failed) => ExitCode::from(1),
+        Ok(Verdict::Found) => ExitCode::from(3),
+        Err(error) => {
+            eprintln!("activity: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run() -> anyhow::Result<Verdict> {
+    let arguments: Vec<String> = std::env::args_os()
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    let command = match settings_file::find(&arguments) {
+        Some(path) => settings_file::apply(Cli::command(), &path)?,
+        None => Cli::command(),
+    };
+    let cli =
+        Cli::from_arg_matches(&command.clone().get_matches()).unwrap_or_else(|error| error.exit());
+    activity_platform::logs::start(default_log_filter(&cli.verb));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the async runtime cannot be started")?;
+    runtime.block_on(dispatch(cli, &command))
+}
+
+/// Long-running verbs log what they do; the others say it in their results.
+fn default_log_filter(verb: &Verb) -> &'static str {
+    match verb {
+        Verb::Consume(_) => "info",
+        _ => "warn",
+    }
+}
+
+async fn dispatch(cli: Cli, command: &clap::Command) -> anyhow::Result<Verdict> {
+    let stop = activity_platform::stop::on_signal().context("signals cannot be handled")?;
+    let data_dir = cli.data_dir;
+    let targets = || targets(cli.targets.clone(), &data_dir);
+    match cli.verb {
+        Verb::Up(args) => up::run(&args, cli.targets.clone(), &data_dir, stop).await,
+        Verb::Produce(ProduceVerb::Simulate(args)) => {
+            verbs::simulate(&args, &targets(), stop).await
+        }
+        Verb::Produce(ProduceVerb::Replay(args)) => verbs::replay(&args, &targets(), stop).await,
+        Verb::Consume(args) => consume::run(args, targets(), stop).await,
+        Verb::Setup(args) => verbs::setup(&args, &targets()).await,
+        Verb::Lag(args) => verbs::lag(&args, &targets(), stop).await,
+        Verb::Verify(args) => verbs::verify(&args, &targets()).await,
+        Verb::Quality(QualityVerb::Recommendation(args)) => {
+            verbs::quality_recommendation(&args, &targets()).await
+        }
+        Verb::Config(args) => verbs::config(args, command),
+    }
+}
+
+/// Addresses that were given nowhere are those of the stack that runs on the data folder.
+fn targets(mut targets: Targets, data_dir: &std::path::Path) -> Targets {
+    if let Some(running) = find_running(data_dir) {
+        targets.kafka.kafka.get_or_insert(running.kafka);
+        targets.registry.registry.get_or_insert(running.registry);
+        targets
+            .clickhouse
+            .clickhouse
+            .get_or_insert(running.clickhouse);
+    }
+    targets
+}

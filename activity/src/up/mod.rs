@@ -1,0 +1,262 @@
+//! `activity up`: the whole pipeline on this machine. Services, set-up, each group in a process of its own, simulated traffic, a live view; and, where an
+//! end is asked for, the reconciliation.
+
+mod groups;
+mod live;
+mod progress;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use activity_devstack::{Endpoints, Ports, Stack, StackOptions};
+use activity_operator::verify::GroupReport;
+use activity_operator::{setup, verify};
+use activity_platform::settings::Targets;
+use activity_producer::{Published, SimulateArgs};
+use anyhow::{Context, bail};
+use serde::Serialize;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::Verdict;
+use crate::cli::UpArgs;
+use crate::consume;
+use crate::print::{self, count, megabytes};
+use crate::verbs;
+use groups::GroupProcesses;
+use live::Live;
+
+/// Events per second where nobody says how many.
+const DEFAULT_RATE: f64 = 500.0;
+/// How long groups may take to join and to find their place.
+const READY_WAIT: Duration = Duration::from_secs(60);
+/// How often the end is looked for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What an `up` that ends by itself prints.
+#[derive(Serialize)]
+struct Reconciliation {
+    published: Published,
+    seconds: f64,
+    events_per_second: f64,
+    peak_memory_bytes: Vec<(String, u64)>,
+    groups: Vec<GroupReport>,
+}
+
+/// Runs until Ctrl-C, or until the asked-for events are through every group.
+pub async fn run(
+    args: &UpArgs,
+    mut targets: Targets,
+    data_dir: &Path,
+    stop: CancellationToken,
+) -> anyhow::Result<Verdict> {
+    if targets.kafka.kafka.is_some()
+        || targets.registry.registry.is_some()
+        || targets.clickhouse.clickhouse.is_some()
+    {
+        bail!(
+            "`up` starts its own services: for others use `activity setup`, `activity consume` and `activity produce` with --kafka, --registry and --clickhouse"
+        );
+    }
+    let began = Instant::now();
+    let data_dir = std::path::absolute(data_dir)?;
+    if args.fresh {
+        activity_devstack::erase(&data_dir)?;
+    }
+    let executable = std::env::current_exe().context("this program's own path is not known")?;
+    let options = StackOptions {
+        data_dir: data_dir.clone(),
+        cache_dir: None,
+        executable: executable.clone(),
+        ports: Ports::default(),
+    };
+    let progress = Arc::new(progress::StackProgress::new());
+    let mut stack = tokio::select! {
+        started = Stack::start(options, progress.clone()) => started?,
+        () = stop.cancelled() => return Ok(Verdict::Done),
+    };
+    progress.clear();
+    address(&mut targets, stack.endpoints());
+    let outcome = on_stack(
+        args, &targets, &data_dir, executable, &mut stack, began, stop,
+    )
+    .await;
+    let stopped = stack.stop().await;
+    let verdict = outcome?;
+    stopped?;
+    Ok(verdict)
+}
+
+fn address(targets: &mut Targets, endpoints: &Endpoints) {
+    targets.kafka.kafka = Some(endpoints.kafka.clone());
+    targets.registry.registry = Some(endpoints.registry.clone());
+    targets.clickhouse.clickhouse = Some(endpoints.clickhouse.clone());
+}
+
+async fn on_stack(
+    args: &UpArgs,
+    targets: &Targets,
+    data_dir: &Path,
+    executable: PathBuf,
+    stack: &mut Stack,
+    began: Instant,
+    stop: CancellationToken,
+) -> anyhow::Result<Verdict> {
+    setup::run(targets, args.partitions).await?;
+    let mut groups = GroupProcesses::start(executable, targets, data_dir.join("logs")).await?;
+    tokio::select! {
+        ready = tokio::time::timeout(READY_WAIT, groups.ready()) => ready.context("the groups did not become ready; see their logs in the data folder")?,
+        () = stop.cancelled() => (),
+    }
+    if !stop.is_cancelled() {
+        say_ready(targets, &groups, began);
+    }
+    let outcome = while_up(args, targets, stack, &mut groups, &stop).await;
+    groups.stop().await;
+    outcome
+}
+
+fn say_ready(targets: &Targets, groups: &GroupProcesses, began: Instant) {
+    let clickhouse = targets.clickhouse.clickhouse.as_deref().unwrap_or_default();
+    let metrics: Vec<String> = groups
+        .addresses()
+        .map(|(group, address)| format!("{group} http://{address}/metrics"))
+        .collect();
+    println!(
+        "READY in {:.1} s: {clickhouse}/play (query), {}",
+        began.elapsed().as_secs_f64(),
+        metrics.join(", ")
+    );
+}
+
+/// Traffic, the live view, supervision, and the end.
+async fn while_up(
+    args: &UpArgs,
+    targets: &Targets,
+    stack: &mut Stack,
+    groups: &mut GroupProcesses,
+    stop: &CancellationToken,
+) -> anyhow::Result<Verdict> {
+    let traffic_stop = stop.child_token();
+    let started = Instant::now();
+    let mut traffic = (!args.no_traffic && !stop.is_cancelled())
+        .then(|| start_traffic(args, targets, traffic_stop.clone()));
+    let mut live = Live::start(targets).await?;
+    let ends = args.events.is_some() || args.duration.is_some();
+    let mut published = None;
+    let mut look = tokio::time::interval(LOOK_INTERVAL);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            service = stack.supervise() => {
+                live.say(&format!("{service} ended by itself (see {}); starting it again", stack.log(service).display()));
+                stack.restart(service).await?;
+            }
+            group = groups.supervise() => live.say(&group),
+            done = finished(&mut traffic) => {
+                traffic = None;
+                published = Some(done?);
+            }
+            _ = look.tick() => {
+                let caught_up = live.look().await;
+                if ends && caught_up && published.is_some() {
+                    break;
+                }
+            }
+        }
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    live.end();
+    traffic_stop.cancel();
+    if let Some(traffic) = traffic {
+        // Interrupted: what was sent is flushed, within bounds.
+        published = Some(traffic.await.context("the traffic ended early")??);
+    }
+    match published {
+        Some(published) if ends && !stop.is_cancelled() => {
+            reconcile(args, targets, groups, published, seconds).await
+        }
+        _ => Ok(Verdict::Done),
+    }
+}
+
+type Traffic = JoinHandle<Result<Published, activity_producer::PublishError>>;
+
+fn start_traffic(args: &UpArgs, targets: &Targets, stop: CancellationToken) -> Traffic {
+    let simulate = SimulateArgs {
+        events: args.events,
+        duration: args.duration,
+        rate: args
+            .rate
+            .or_else(|| args.events.is_none().then_some(DEFAULT_RATE)),
+        seed: args.seed,
+        ..SimulateArgs::default()
+    };
+    let (kafka, registry) = (targets.kafka.clone(), targets.registry.clone());
+    tokio::spawn(async move {
+        activity_producer::simulate(&simulate, &kafka, &registry, stop, |_| ()).await
+    })
+}
+
+/// Waits for the traffic's end; for ever where there is none.
+async fn finished(traffic: &mut Option<Traffic>) -> anyhow::Result<Published> {
+    match traffic {
+        Some(traffic) => Ok(traffic.await.context("the traffic ended early")??),
+        None => std::future::pending().await,
+    }
+}
+
+async fn reconcile(
+    args: &UpArgs,
+    targets: &Targets,
+    groups: &GroupProcesses,
+    published: Published,
+    seconds: f64,
+) -> anyhow::Result<Verdict> {
+    let peak_memory_bytes = groups.peak_memory();
+    let reports = verify::run(targets, &consume::groups(&[])).await?;
+    let complete = published.complete && reports.iter().all(GroupReport::is_clean);
+    let events_per_second = published.counts.acknowledged as f64 / seconds.max(0.001);
+    let reconciliation = Reconciliation {
+        published,
+        seconds,
+        events_per_second,
+        peak_memory_bytes,
+        groups: reports,
+    };
+    print::result(args.output.output, &reconciliation, || {
+        reconciliation_table(&reconciliation)
+    })?;
+    Ok(if complete {
+        Verdict::Done
+    } else {
+        Verdict::Found
+    })
+}
+
+fn reconciliation_table(reconciliation: &Reconciliation) -> String {
+    let counts = &reconciliation.published.counts;
+    let memory: Vec<String> = reconciliation
+        .peak_memory_bytes
+        .iter()
+        .map(|(process, bytes)| format!("{process} {}", megabytes(*bytes)))
+        .collect();
+    let sum = reconciliation
+        .peak_memory_bytes
+        .iter()
+        .map(|(_, bytes)| bytes)
+        .sum();
+    format!(
+        "{}\n{} events sent, {} acknowledged, {} failed; through every group after {:.1} s: {} events/s\npeak memory: {}, sum {}",
+        verbs::verified_table(&reconciliation.groups),
+        count(counts.sent),
+        count(counts.acknowledged),
+        count(counts.failed),
+        reconciliation.seconds,
+        count(reconciliation.events_per_second as u64),
+        memory.join(", "),
+        megabytes(sum)
+    )
+}

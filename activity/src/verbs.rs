@@ -1,0 +1,318 @@
+//! The verbs that ask, call and print.
+
+use std::time::Duration;
+
+use activity_operator::lag::PartitionLag;
+use activity_operator::verify::GroupReport;
+use activity_operator::{quality, setup, verify};
+use activity_platform::settings::Targets;
+use activity_producer::{Progress, Published};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::Verdict;
+use crate::cli::{
+    LagArgs, Output, OutputArgs, QualityArgs, ReplayVerb, SetupArgs, SimulateVerb, VerifyArgs,
+};
+use crate::consume::groups;
+use crate::print::{self, count};
+
+/// `activity produce simulate`
+pub async fn simulate(
+    args: &SimulateVerb,
+    targets: &Targets,
+    stop: CancellationToken,
+) -> anyhow::Result<Verdict> {
+    let bar = ProduceBar::new(args.simulate.events);
+    let published = activity_producer::simulate(
+        &args.simulate,
+        &targets.kafka,
+        &targets.registry,
+        stop,
+        bar.update(),
+    )
+    .await;
+    bar.finish();
+    published_result(args.output, &published?)
+}
+
+/// `activity produce replay`
+pub async fn replay(
+    args: &ReplayVerb,
+    targets: &Targets,
+    stop: CancellationToken,
+) -> anyhow::Result<Verdict> {
+    let bar = ProduceBar::new(args.replay.events);
+    let published = activity_producer::replay(
+        &args.replay,
+        &targets.kafka,
+        &targets.registry,
+        stop,
+        bar.update(),
+    )
+    .await;
+    bar.finish();
+    published_result(args.output, &published?)
+}
+
+fn published_result(output: OutputArgs, published: &Published) -> anyhow::Result<Verdict> {
+    print::result(output.output, published, || {
+        let counts = &published.counts;
+        let rate = counts.acknowledged as f64 / counts.seconds.max(0.001);
+        let header = [
+            "sent",
+            "acknowledged",
+            "failed",
+            "malformed",
+            "unmappable",
+            "seconds",
+            "events/s",
+        ];
+        let mut row: Vec<String> = [
+            counts.sent,
+            counts.acknowledged,
+            counts.failed,
+            counts.malformed,
+            counts.unmappable,
+        ]
+        .map(count)
+        .into();
+        row.extend([format!("{:.1}", counts.seconds), count(rate as u64)]);
+        print::table(&header, 0, [row])
+    })?;
+    Ok(if published.complete {
+        Verdict::Done
+    } else {
+        Verdict::Failed
+    })
+}
+
+/// What a person sees while events go out; nothing where nobody looks.
+struct ProduceBar(indicatif::ProgressBar);
+
+impl ProduceBar {
+    fn new(events: Option<u64>) -> Self {
+        let target = if print::is_terminal() {
+            indicatif::ProgressDrawTarget::stderr()
+        } else {
+            indicatif::ProgressDrawTarget::hidden()
+        };
+        let bar = indicatif::ProgressBar::with_draw_target(events, target);
+        let style = if events.is_some() {
+            "{wide_bar} {human_pos} of {human_len} events, {per_sec} {msg}"
+        } else {
+            "{spinner} {human_pos} events, {per_sec} {msg}"
+        };
+        if let Ok(style) = indicatif::ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        Self(bar)
+    }
+
+    fn update(&self) -> impl FnMut(&Progress) + Send + 'static {
+        let bar = self.0.clone();
+        move |progress| {
+            bar.set_position(progress.acknowledged);
+            let wait = progress.next_event_in_s.filter(|seconds| *seconds > 1.0);
+            bar.set_message(wait.map_or(String::new(), |seconds| {
+                format!(
+                    "next event in {}",
+                    humantime::format_duration(Duration::from_secs(seconds as u64))
+                )
+            }));
+        }
+    }
+
+    fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// `activity setup`
+pub async fn setup(args: &SetupArgs, targets: &Targets) -> anyhow::Result<Verdict> {
+    let report = if args.dry_run {
+        setup::plan(targets, args.partitions)?
+    } else {
+        setup::run(targets, args.partitions).await?
+    };
+    print::result(args.output.output, &report, || {
+        if args.dry_run {
+            return format!(
+                "topics\n  {}\nmigrations\n  {}",
+                report.topics.join("\n  "),
+                report.migrations.join("\n  ")
+            );
+        }
+        let schemas: Vec<String> = report
+            .schemas
+            .iter()
+            .map(|(topic, id)| format!("{topic} has schema id {id}"))
+            .collect();
+        format!(
+            "{} of {} topics created\n{}\n{} of {} migrations applied",
+            report.topics_created.len(),
+            report.topics.len(),
+            schemas.join("\n"),
+            report.migrations_applied.len(),
+            report.migrations.len()
+        )
+    })?;
+    Ok(Verdict::Done)
+}
+
+/// `activity lag`
+pub async fn lag(
+    args: &LagArgs,
+    targets: &Targets,
+    stop: CancellationToken,
+) -> anyhow::Result<Verdict> {
+    loop {
+        let lags = activity_operator::lag::gather(&targets.kafka, &groups(&args.groups)).await?;
+        if args.watch && args.output.output == Output::Table && print::is_terminal() {
+            // Home and clear: the table stays where it is.
+            print!("\x1b[H\x1b[2J");
+        }
+        print::result(args.output.output, &lags, || lag_table(&lags))?;
+        if !args.watch {
+            return Ok(Verdict::Done);
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(Verdict::Done),
+            () = tokio::time::sleep(Duration::from_secs(1)) => (),
+        }
+    }
+}
+
+fn lag_table(lags: &[PartitionLag]) -> String {
+    let offset = |offset: Option<i64>| offset.map_or("-".to_owned(), count);
+    let rows = lags.iter().map(|lag| {
+        vec![
+            lag.group.clone(),
+            lag.topic.clone(),
+            lag.partition.to_string(),
+            offset(lag.committed),
+            count(lag.end),
+            count(lag.lag),
+        ]
+    });
+    print::table(
+        &["group", "topic", "partition", "committed", "end", "lag"],
+        2,
+        rows,
+    )
+}
+
+/// `activity verify`
+pub async fn verify(args: &VerifyArgs, targets: &Targets) -> anyhow::Result<Verdict> {
+    let groups = verify::run(targets, &groups(&args.groups)).await?;
+    let clean = groups.iter().all(GroupReport::is_clean);
+    print::result(args.output.output, &Verified { groups: &groups }, || {
+        verified_table(&groups)
+    })?;
+    Ok(if clean { Verdict::Done } else { Verdict::Found })
+}
+
+#[derive(Serialize)]
+struct Verified<'a> {
+    groups: &'a [GroupReport],
+}
+
+/// The reconciliation for people: a line for each group, then what is wrong.
+pub fn verified_table(groups: &[GroupReport]) -> String {
+    let rows = groups.iter().map(|group| {
+        let rows: Vec<String> = group
+            .rows
+            .iter()
+            .map(|(table, rows)| format!("{table} {}", count(*rows)))
+            .collect();
+        let mut row = vec![group.group.clone(), rows.join(", ")];
+        row.extend(
+            [
+                group.events,
+                group.dead_letters,
+                group.missing,
+                group.duplicate,
+                group.unexpected,
+                group.lost,
+            ]
+            .map(count),
+        );
+        row.push(count(group.lag));
+        row
+    });
+    let table = print::table(
+        &[
+            "group",
+            "rows",
+            "events",
+            "dead letters",
+            "missing",
+            "duplicate",
+            "unexpected",
+            "lost",
+            "lag",
+        ],
+        2,
+        rows,
+    );
+    let findings: Vec<String> = groups
+        .iter()
+        .flat_map(|group| {
+            group
+                .findings
+                .iter()
+                .map(move |finding| format!("{}: {finding}", group.group))
+        })
+        .collect();
+    format!("{table}\n{}", findings.join("\n"))
+}
+
+/// `activity quality recommendation`
+pub async fn quality_recommendation(
+    args: &QualityArgs,
+    targets: &Targets,
+) -> anyhow::Result<Verdict> {
+    let quality = quality::recommendation(targets, args.skip_share).await?;
+    print::result(args.output.output, &quality, || {
+        let row = vec![
+            count(quality.events),
+            format!("{:.4}", quality.recall_at_20),
+            format!("{:.4}", quality.popularity_recall_at_20),
+        ];
+        print::table(
+            &["completed playbacks", "recall@20", "popularity recall@20"],
+            0,
+            [row],
+        )
+    })?;
+    Ok(Verdict::Done)
+}
+
+/// `activity config`
+pub fn config(args: OutputArgs, command: &clap::Command) -> anyhow::Result<Verdict> {
+    #[derive(Serialize)]
+    struct Setting {
+        name: String,
+        variable: String,
+        value: String,
+    }
+    let settings: Vec<Setting> = crate::settings_file::all(command)
+        .into_iter()
+        .map(|(name, variable, value)| Setting {
+            name,
+            variable,
+            value,
+        })
+        .collect();
+    print::result(args.output, &settings, || {
+        let rows = settings.iter().map(|setting| {
+            vec![
+                setting.name.clone(),
+                setting.variable.clone(),
+                setting.value.clone(),
+            ]
+        });
+        print::table(&["setting", "environment", "value"], 3, rows)
+    })?;
+    Ok(Verdict::Done)
+}

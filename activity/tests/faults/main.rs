@@ -1,0 +1,119 @@
+//! Faults on a stack of its own: processes are killed with SIGKILL at random moments while traffic flows, services among them.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::time::Duration;
+
+use activity_devstack::Service;
+use activity_producer::SimulateArgs;
+use support::{World, fresh_stack, groups};
+
+const KILLS: u64 = 10;
+
+/// What is killed.
+#[derive(Clone, Copy, Debug)]
+enum Victim {
+    Group(usize),
+    Service(Service),
+}
+
+/// The same seed gives the same kills; the failure names it.
+fn random(seed: u64, step: u64) -> u64 {
+    // SplitMix64 (Steele, Lea, Flood 2014).
+    let mut z = seed.wrapping_add((step + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+fn victim(seed: u64, step: u64) -> Victim {
+    match step {
+        // Both services are among the killed in every run.
+        3 => Victim::Service(Service::ClickHouse),
+        6 => Victim::Service(Service::Kafka),
+        8 => Victim::Service(Service::ClickHouse),
+        _ => Victim::Group((random(seed, step) % groups(&[]).len() as u64) as usize),
+    }
+}
+
+#[test]
+fn ten_kills_at_random_moments_lose_nothing_and_double_nothing() {
+    let seed = std::env::var("ACTIVITY_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| RandomState::new().hash_one(0));
+    println!("ACTIVITY_TEST_SEED={seed}");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut stack = fresh_stack("faults").await;
+        let world = World::new(stack.endpoints(), "ten_kills", 4).await;
+        let mut consumers: Vec<_> = groups(&[])
+            .iter()
+            .map(|group| world.consume(&[group.name], &["--snapshot-interval-ms", "1000"]))
+            .collect();
+        let stop = tokio_util::sync::CancellationToken::new();
+        let traffic = {
+            let args = SimulateArgs {
+                rate: Some(3_000.0),
+                seed: Some(seed),
+                ..SimulateArgs::default()
+            };
+            let (targets, stop) = (world.targets.clone(), stop.clone());
+            tokio::spawn(async move {
+                activity_producer::simulate(&args, &targets.kafka, &targets.registry, stop, |_| ())
+                    .await
+                    .unwrap()
+            })
+        };
+        for step in 0..KILLS {
+            // The moment is what is random here; nothing is waited for.
+            tokio::time::sleep(Duration::from_millis(
+                500 + random(seed, 100 + step) % 3_000,
+            ))
+            .await;
+            let victim = victim(seed, step);
+            println!("kill {step}: {victim:?}");
+            match victim {
+                Victim::Group(index) => {
+                    consumers[index].kill();
+                    consumers[index] = world.consume(
+                        &[groups(&[])[index].name],
+                        &["--snapshot-interval-ms", "1000"],
+                    );
+                }
+                Victim::Service(service) => {
+                    stack.kill(service).await.unwrap();
+                    stack.restart(service).await.unwrap();
+                }
+            }
+        }
+        stop.cancel();
+        let published = traffic.await.unwrap();
+        assert_eq!(
+            (published.counts.failed, published.counts.sent),
+            (0, published.counts.acknowledged)
+        );
+        world.caught_up(&[]).await;
+        let reports = world.verified(&[]).await;
+        let analytics = reports
+            .iter()
+            .find(|report| report.group == "analytics")
+            .unwrap();
+        assert_eq!(analytics.events, published.counts.acknowledged);
+        assert!(consumers.iter_mut().all(support::Consumer::is_running));
+        drop(consumers);
+        stack.stop().await.unwrap();
+    });
+}

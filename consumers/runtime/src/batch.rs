@@ -1,0 +1,254 @@
+//! Batches: what is built from messages, and what is sealed to be claimed and inserted. Pure.
+
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use activity_consumers::{Derived, Origin, Output, TableSpec};
+use bytes::Bytes;
+
+use crate::claim::Range;
+
+/// A message that a group does not take, with all that is needed to put it through again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Offset in the batch's partition.
+    pub offset: i64,
+    /// When the broker appended it, milliseconds since 1970-01-01 UTC.
+    pub appended_at_ms: i64,
+    /// One word of few.
+    pub reason: &'static str,
+    /// What exactly is wrong.
+    pub error: String,
+    /// The message's key.
+    pub key: Option<Vec<u8>>,
+    /// The message's bytes.
+    pub payload: Option<Vec<u8>>,
+    /// The message's headers.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl DeadLetter {
+    fn bytes(&self) -> usize {
+        let headers = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len))
+            .sum::<usize>();
+        self.key.as_ref().map_or(0, Vec::len)
+            + self.payload.as_ref().map_or(0, Vec::len)
+            + self.error.len()
+            + headers
+            + 128
+    }
+}
+
+/// How a sealed batch is brought into ClickHouse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It was never sent: an answer of success is enough.
+    First,
+    /// It may have been sent: send all of it again under its token, then count.
+    Again,
+    /// Its token is not to be relied on (too old, or a part of the range is gone from the log): insert what is not there.
+    MissingOnly,
+}
+
+/// Counts of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages read.
+    pub events: u64,
+    /// Of these, dead letters.
+    pub rejects: u64,
+    /// Offsets that the log no longer had.
+    pub lost: u64,
+}
+
+/// The batch that is being built.
+pub struct Building {
+    /// Rows and derived messages so far.
+    pub output: Output,
+    /// S.
+    pub start: i64,
+    /// Offset after the last message taken.
+    pub next: i64,
+    /// Counts so far.
+    pub counts: Counts,
+    dead_letters: Vec<DeadLetter>,
+    dead_letter_bytes: usize,
+    appended_first_ms: i64,
+    appended_last_ms: i64,
+    opened_at: Option<Instant>,
+}
+
+/// The rows of one table.
+#[derive(Clone, Debug)]
+pub struct TableBlock {
+    /// The table.
+    pub table: &'static TableSpec,
+    /// Rows.
+    pub rows: u64,
+    /// One Native block.
+    pub block: Bytes,
+}
+
+/// A closed batch: its range and bytes are decided and never change.
+#[derive(Debug)]
+pub struct Sealed {
+    /// [S, E).
+    pub range: Range,
+    /// First offset that was really read: above S where the log had lost the rest.
+    pub first_read: i64,
+    /// Tables with at least one row.
+    pub tables: Vec<TableBlock>,
+    /// Messages for the next stage.
+    pub derived: Vec<Derived>,
+    /// Messages that were not taken.
+    pub dead_letters: Vec<DeadLetter>,
+    /// Counts.
+    pub counts: Counts,
+    /// Append times of first and last message, milliseconds since 1970-01-01 UTC; 0 where there is none.
+    pub appended_ms: (i64, i64),
+    /// How it is brought into ClickHouse at its first attempt by this process.
+    pub mode: Mode,
+    /// When the range was claimed first, milliseconds since 1970-01-01 UTC; unset: not yet.
+    pub first_claimed_at_ms: OnceLock<i64>,
+    /// Derived messages and dead letters are acknowledged.
+    pub delivered: AtomicBool,
+}
+
+impl Sealed {
+    /// Bytes of all blocks.
+    pub fn block_bytes(&self) -> usize {
+        self.tables.iter().map(|table| table.block.len()).sum()
+    }
+
+    /// Memory held, roughly.
+    pub fn bytes(&self) -> usize {
+        self.block_bytes()
+            + self
+                .dead_letters
+                .iter()
+                .map(DeadLetter::bytes)
+                .sum::<usize>()
+            + self
+                .derived
+                .iter()
+                .map(|derived| derived.payload.len() + 96)
+                .sum::<usize>()
+    }
+}
+
+impl Building {
+    /// An empty batch that begins at `start`.
+    pub fn new(tables: &[&'static TableSpec], start: i64) -> Self {
+        Self {
+            output: Output::new(tables),
+            start,
+            next: start,
+            counts: Counts::default(),
+            dead_letters: Vec::new(),
+            dead_letter_bytes: 0,
+            appended_first_ms: 0,
+            appended_last_ms: 0,
+            opened_at: None,
+        }
+    }
+
+    /// A message at `offset` belongs to this batch; `now` decides its age. Processed or rejected is said afterwards.
+    pub fn count(&mut self, offset: i64, appended_at_ms: i64, now: Instant) {
+        if self.counts.events == 0 {
+            self.appended_first_ms = appended_at_ms;
+            self.opened_at = Some(now);
+        }
+        self.appended_last_ms = appended_at_ms;
+        self.counts.events += 1;
+        self.next = offset + 1;
+    }
+
+    /// The message that was counted last is not taken.
+    pub fn reject(&mut self, dead_letter: DeadLetter) {
+        self.output.take_back_event();
+        self.counts.rejects += 1;
+        self.dead_letter_bytes += dead_letter.bytes();
+        self.dead_letters.push(dead_letter);
+    }
+
+    /// Offsets up to `next` were not in the log any more.
+    pub fn lose(&mut self, next: i64, lost: u64, now: Instant) {
+        self.counts.lost += lost;
+        self.next = next;
+        self.opened_at.get_or_insert(now);
+    }
+
+    /// Whether the batch moves the offset at all.
+    pub fn is_empty(&self) -> bool {
+        self.next == self.start
+    }
+
+    /// Rows and dead letters: what the limit on rows counts.
+    pub fn rows(&self) -> usize {
+        self.output.rows() + self.dead_letters.len()
+    }
+
+    /// Memory held, roughly.
+    pub fn bytes(&self) -> usize {
+        self.output.bytes() + self.dead_letter_bytes
+    }
+
+    /// Age of the oldest message taken.
+    pub fn age(&self, now: Instant) -> Duration {
+        self.opened_at.map_or(Duration::ZERO, |opened| {
+            now.saturating_duration_since(opened)
+        })
+    }
+
+    /// Closes the batch at `end` and begins the next one there.
+    pub fn seal(
+        &mut self,
+        end: i64,
+        topic: &str,
+        partition: i32,
+        epoch: u32,
+        mode: Mode,
+    ) -> Sealed {
+        let (rows, derived) = self.output.take();
+        let origin = Origin {
+            topic,
+            partition,
+            epoch,
+        };
+        let tables = rows
+            .into_iter()
+            .filter(|rows| !rows.is_empty())
+            .map(|rows| TableBlock {
+                table: rows.table(),
+                rows: rows.len() as u64,
+                block: rows.native_block(&origin).into(),
+            })
+            .collect();
+        let sealed = Sealed {
+            range: Range {
+                start: self.start,
+                end,
+            },
+            first_read: self.start,
+            tables,
+            derived,
+            dead_letters: std::mem::take(&mut self.dead_letters),
+            counts: std::mem::take(&mut self.counts),
+            appended_ms: (self.appended_first_ms, self.appended_last_ms),
+            mode,
+            first_claimed_at_ms: OnceLock::new(),
+            delivered: AtomicBool::new(false),
+        };
+        self.start = end;
+        self.next = end;
+        self.dead_letter_bytes = 0;
+        self.opened_at = None;
+        self.appended_first_ms = 0;
+        self.appended_last_ms = 0;
+        sealed
+    }
+}

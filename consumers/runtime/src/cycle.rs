@@ -1,0 +1,421 @@
+//! One flush cycle: all claimed batches go into ClickHouse and to Kafka side by side, then their ranges into the ledger with one insert.
+//!
+//! An answer of success to a first attempt is enough. After anything else the whole batch is sent again under its token and counted; rows that an engine
+//! forgot although it remembers their token are inserted under another token.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use activity_consumers::TableSpec;
+use activity_platform::clickhouse::{self, Database, Insert};
+use activity_platform::metrics::Metrics;
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::{Mode, Sealed, TableBlock};
+use crate::claim::{Range, token};
+use crate::delivery::{BatchSource, Delivery};
+use crate::settings::RuntimeSettings;
+use crate::store::{self, LedgerRow};
+
+/// How often missing rows are looked for and inserted in one attempt before the partition waits for its next one.
+const REPAIRS_MAX: u32 = 4;
+/// An insert of somebody else under the same token may be between its log line and its rows: it gets this long before they count as missing.
+const RENAME_PAUSE: Duration = Duration::from_millis(500);
+
+/// Where a cycle's batches go.
+pub struct Sink {
+    /// The group's name.
+    pub group: &'static str,
+    /// All tables of the group.
+    pub tables: &'static [&'static TableSpec],
+    /// ClickHouse.
+    pub database: Database,
+    /// Kafka.
+    pub delivery: Delivery,
+    /// Limits.
+    pub settings: RuntimeSettings,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+/// A claimed batch.
+pub struct Job {
+    /// The lane, by the number of its assignment.
+    pub assignment: u64,
+    /// The batch.
+    pub batch: Arc<Sealed>,
+    /// Full name of the topic.
+    pub topic: Arc<str>,
+    /// Partition.
+    pub partition: i32,
+    /// The group's epoch.
+    pub epoch: u32,
+    /// 1 for the first attempt of this process.
+    pub attempt: u32,
+    /// When the claim was committed.
+    pub claimed: Instant,
+    /// When the range was claimed first, milliseconds since 1970-01-01 UTC.
+    pub first_claimed_at_ms: i64,
+    /// Messages behind the end of the log at the claim.
+    pub lag: i64,
+    /// Cancelled when the partition is revoked.
+    pub cancel: CancellationToken,
+}
+
+/// What became of a batch.
+#[derive(Debug)]
+pub enum Outcome {
+    /// All of it is in ClickHouse and in the ledger.
+    Settled {
+        /// Age of its oldest message, milliseconds.
+        freshness_ms: i64,
+    },
+    /// It is not known to be there: claim it again and send it again.
+    Unsettled {
+        /// Why.
+        why: String,
+    },
+    /// Kafka did not take a message: the partition must begin anew.
+    DeliveryFailed {
+        /// Why.
+        why: String,
+    },
+    /// The partition was revoked; the range belongs to its next owner.
+    Cancelled,
+}
+
+/// Why one batch is not settled.
+enum Unsettled {
+    Uncertain(String),
+    Delivery(String),
+}
+
+impl From<clickhouse::Error> for Unsettled {
+    fn from(error: clickhouse::Error) -> Self {
+        Unsettled::Uncertain(error.to_string())
+    }
+}
+
+/// Milliseconds since 1970-01-01 UTC.
+pub fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as i64)
+}
+
+/// Runs a cycle; gives the outcome of each job.
+pub async fn run(jobs: Vec<Job>, sink: Arc<Sink>) -> Vec<(u64, Outcome)> {
+    let settled =
+        futures_util::future::join_all(jobs.iter().map(|job| settle_or_cancel(job, &sink))).await;
+    let ledger: Vec<LedgerRow> = settled
+        .iter()
+        .filter_map(|result| result.as_ref().ok().cloned())
+        .collect();
+    let written = if ledger.is_empty() {
+        Ok(())
+    } else {
+        store::write_ledger(&sink.database, &ledger).await
+    };
+    let outcomes = settled.into_iter().map(|result| match (result, &written) {
+        (Ok(row), Ok(())) => {
+            sink.metrics
+                .freshness_seconds
+                .with_label_values(&[sink.group])
+                .observe(row.freshness_ms as f64 / 1000.0);
+            Outcome::Settled {
+                freshness_ms: row.freshness_ms,
+            }
+        }
+        (Ok(_), Err(error)) => Outcome::Unsettled {
+            why: format!("ledger: {error}"),
+        },
+        (Err(outcome), _) => outcome,
+    });
+    jobs.iter()
+        .map(|job| job.assignment)
+        .zip(outcomes)
+        .collect()
+}
+
+async fn settle_or_cancel(job: &Job, sink: &Sink) -> Result<LedgerRow, Outcome> {
+    tokio::select! {
+        biased;
+        () = job.cancel.cancelled() => Err(Outcome::Cancelled),
+        settled = settle(job, sink) => settled.map_err(|unsettled| match unsettled {
+            Unsettled::Uncertain(why) => Outcome::Unsettled { why },
+            Unsettled::Delivery(why) => Outcome::DeliveryFailed { why },
+        }),
+    }
+}
+
+async fn settle(job: &Job, sink: &Sink) -> Result<LedgerRow, Unsettled> {
+    let started = Instant::now();
+    let source = BatchSource {
+        topic: &job.topic,
+        partition: job.partition,
+        epoch: job.epoch,
+    };
+    let deliver = async {
+        if !job.batch.delivered.load(Ordering::Acquire) {
+            sink.delivery
+                .send(&job.batch, source)
+                .await
+                .map_err(|error| Unsettled::Delivery(error.to_string()))?;
+            job.batch.delivered.store(true, Ordering::Release);
+        }
+        Ok(())
+    };
+    let insert = async {
+        for block in &job.batch.tables {
+            insert_table(job, block, sink).await?;
+        }
+        Ok::<(), Unsettled>(())
+    };
+    let ((), ()) = futures_util::try_join!(deliver, insert)?;
+    let lost = lost(job, sink).await?;
+    Ok(ledger_row(job, sink, started, lost))
+}
+
+/// Offsets of the range that are gone from the log and not in ClickHouse either.
+async fn lost(job: &Job, sink: &Sink) -> Result<u64, Unsettled> {
+    let batch = &job.batch;
+    if batch.first_read == batch.range.start {
+        return Ok(batch.counts.lost);
+    }
+    let gone = Range {
+        start: batch.range.start,
+        end: batch.first_read,
+    };
+    let tables: Vec<&str> = sink.tables.iter().map(|table| table.name).collect();
+    let there = store::count_offsets(
+        &sink.database,
+        &tables,
+        &job.topic,
+        job.partition,
+        gone,
+        job.epoch,
+    )
+    .await?;
+    Ok(batch.counts.lost + ((gone.end - gone.start) as u64).saturating_sub(there))
+}
+
+/// Brings one table's rows in, exactly once, in the way that the batch's history asks for.
+async fn insert_table(job: &Job, block: &TableBlock, sink: &Sink) -> Result<(), Unsettled> {
+    if job.claimed.elapsed() > Duration::from_millis(sink.settings.insert_start_ms_max) {
+        return Err(Unsettled::Uncertain(
+            "the claim is too old to begin an insert under it".to_owned(),
+        ));
+    }
+    let token = token(
+        sink.group,
+        &job.topic,
+        job.partition,
+        job.batch.range,
+        job.epoch,
+    );
+    match mode(job, sink) {
+        Mode::First => insert_all(block, &token, sink).await,
+        Mode::Again => {
+            insert_all(block, &token, sink).await?;
+            ensure_all_there(job, block, &token, sink).await
+        }
+        Mode::MissingOnly => {
+            ensure_all_there(
+                job,
+                block,
+                &format!("{token}/from/{}", job.batch.first_read),
+                sink,
+            )
+            .await
+        }
+    }
+}
+
+fn mode(job: &Job, sink: &Sink) -> Mode {
+    let age_ms = now_ms() - job.first_claimed_at_ms;
+    match job.batch.mode {
+        Mode::First if job.attempt == 1 => Mode::First,
+        Mode::MissingOnly => Mode::MissingOnly,
+        _ if age_ms > sink.settings.token_age_ms_max as i64 => Mode::MissingOnly,
+        _ => Mode::Again,
+    }
+}
+
+async fn insert_all(block: &TableBlock, token: &str, sink: &Sink) -> Result<(), Unsettled> {
+    let started = Instant::now();
+    let labels = &[sink.group, block.table.name];
+    let insert = insert_of(block, token, sink);
+    if let Err(error) = sink.database.insert(&insert).await {
+        sink.metrics
+            .inserts_uncertain
+            .with_label_values(labels)
+            .inc();
+        return Err(Unsettled::Uncertain(format!(
+            "insert into {}: {error}",
+            block.table.name
+        )));
+    }
+    sink.metrics
+        .insert_seconds
+        .with_label_values(labels)
+        .observe(started.elapsed().as_secs_f64());
+    sink.metrics
+        .rows_inserted
+        .with_label_values(labels)
+        .inc_by(block.rows);
+    Ok(())
+}
+
+fn insert_of<'a>(block: &'a TableBlock, token: &'a str, sink: &Sink) -> Insert<'a> {
+    Insert {
+        table: block.table.name,
+        block: block.block.clone(),
+        token,
+        timeout: Duration::from_millis(sink.settings.insert_timeout_ms),
+    }
+}
+
+/// Counts the batch's rows and inserts those that are not there.
+async fn ensure_all_there(
+    job: &Job,
+    block: &TableBlock,
+    token: &str,
+    sink: &Sink,
+) -> Result<(), Unsettled> {
+    // Only what was really read can be counted against the rows that were built from it.
+    let range = Range {
+        start: job.batch.first_read,
+        end: job.batch.range.end,
+    };
+    let table = block.table.name;
+    let count = || {
+        store::count_rows(
+            &sink.database,
+            table,
+            &job.topic,
+            job.partition,
+            range,
+            job.epoch,
+        )
+    };
+    for repair in 2..2 + REPAIRS_MAX {
+        let mut there = count().await?;
+        if there < block.rows && job.batch.mode != Mode::MissingOnly {
+            tokio::time::sleep(RENAME_PAUSE).await;
+            there = count().await?;
+        }
+        if there > block.rows {
+            tracing::error!(group = sink.group, table, topic = %job.topic, partition = job.partition, start = range.start, end = range.end, expected = block.rows, there, "more rows than events gave: run `activity verify`");
+        }
+        if there >= block.rows {
+            return Ok(());
+        }
+        let missing = block.rows - there;
+        tracing::info!(group = sink.group, table, topic = %job.topic, partition = job.partition, start = range.start, end = range.end, missing, "rows are missing after an uncertain insert; inserting them");
+        insert_missing(job, block, &format!("{token}/{repair}"), range, sink).await?;
+        sink.metrics
+            .rows_repaired
+            .with_label_values(&[sink.group, table])
+            .inc_by(missing);
+    }
+    if count().await? >= block.rows {
+        return Ok(());
+    }
+    Err(Unsettled::Uncertain(format!(
+        "rows of {table} are still missing after {REPAIRS_MAX} repairs"
+    )))
+}
+
+/// Inserts the rows of the block whose (`_offset`, `_n`) the table does not have; the server compares.
+async fn insert_missing(
+    job: &Job,
+    block: &TableBlock,
+    token: &str,
+    range: Range,
+    sink: &Sink,
+) -> Result<(), Unsettled> {
+    let origin = [
+        ("_topic", "String"),
+        ("_partition", "Int32"),
+        ("_offset", "Int64"),
+        ("_n", "UInt32"),
+        ("_epoch", "UInt32"),
+        ("_appended_at", "DateTime64(3, 'UTC')"),
+    ];
+    let all: Vec<(&str, &str)> = block
+        .table
+        .columns
+        .iter()
+        .map(|column| (column.name, column.sent_as))
+        .chain(origin)
+        .collect();
+    let columns = all
+        .iter()
+        .map(|(name, _)| *name)
+        .collect::<Vec<_>>()
+        .join(", ");
+    let structure = all
+        .iter()
+        .map(|(name, sent_as)| format!("{name} {sent_as}"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let there = format!(
+        "SELECT _offset, _n FROM {{database}}.{} WHERE {}",
+        block.table.name,
+        store::range_condition(&job.topic, job.partition, range, job.epoch)
+    );
+    let insert = insert_of(block, token, sink);
+    sink.database
+        .insert_where(
+            &insert,
+            &columns,
+            &structure,
+            &format!("(_offset, _n) NOT IN ({there})"),
+        )
+        .await?;
+    Ok(())
+}
+
+fn ledger_row(job: &Job, sink: &Sink, started: Instant, lost: u64) -> LedgerRow {
+    let batch = &job.batch;
+    let inserted_at = now_ms();
+    let mut rows: BTreeMap<&'static str, u64> =
+        sink.tables.iter().map(|table| (table.name, 0)).collect();
+    rows.extend(
+        batch
+            .tables
+            .iter()
+            .map(|block| (block.table.name, block.rows)),
+    );
+    LedgerRow {
+        consumer_group: sink.group,
+        topic: job.topic.to_string(),
+        partition: job.partition,
+        epoch: job.epoch,
+        start_offset: batch.range.start,
+        end_offset: batch.range.end,
+        events: batch.counts.events,
+        rejects: batch.counts.rejects,
+        lost,
+        rows,
+        bytes: batch.block_bytes() as u64,
+        attempt: if batch.mode == Mode::First {
+            job.attempt
+        } else {
+            job.attempt + 1
+        },
+        insert_ms: started.elapsed().as_millis() as u32,
+        freshness_ms: if batch.counts.events > 0 {
+            inserted_at - batch.appended_ms.0
+        } else {
+            0
+        },
+        lag: job.lag,
+        appended_first: batch.appended_ms.0,
+        appended_last: batch.appended_ms.1,
+        claimed_at: job.first_claimed_at_ms,
+        inserted_at,
+    }
+}

@@ -1,0 +1,251 @@
+//! Messages out: dead letters and derived messages, each acknowledged by Kafka before the source offset moves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use activity_platform::kafka;
+use activity_platform::settings::KafkaSettings;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use tokio::sync::Notify;
+
+use crate::batch::{DeadLetter, Sealed};
+use crate::source::{SOURCE_HEADER, Source};
+
+/// A dead letter is its message and some headers: the limit stands above Kafka's own limit of a message.
+pub const DEAD_LETTER_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes that wait in the producer; a full queue slows the group, it never drops.
+const QUEUE_KB_MAX: &str = "32768";
+/// Pause before a full queue is tried again.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
+
+/// A message was not acknowledged.
+#[derive(Debug, thiserror::Error)]
+#[error("{topic}: {error}")]
+pub struct DeliveryError {
+    topic: String,
+    error: KafkaError,
+}
+
+/// What is outstanding of one batch.
+#[derive(Default)]
+struct Outstanding {
+    messages: AtomicUsize,
+    failed: AtomicUsize,
+    changed: Notify,
+}
+
+struct Context;
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        kafka::log_line(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        kafka::client_error(&error, reason);
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = Arc<Outstanding>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, outstanding: Self::DeliveryOpaque) {
+        if let Err((error, _)) = result {
+            tracing::warn!(%error, "message was not delivered");
+            outstanding.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        // The last one wakes whoever waits; Release pairs with the Acquire there.
+        if outstanding.messages.fetch_sub(1, Ordering::Release) == 1 {
+            outstanding.changed.notify_one();
+        }
+    }
+}
+
+/// One idempotent producer for all that a group sends.
+#[derive(Clone)]
+pub struct Delivery {
+    producer: ThreadedProducer<Context>,
+    topic_prefix: Arc<str>,
+    dead_letter_topic: Arc<str>,
+    group: &'static str,
+}
+
+/// The topic of a group's dead letters, without prefix.
+pub fn dead_letter_topic(group: &str) -> String {
+    format!("dead-letters.{group}")
+}
+
+/// Which partition a batch is of.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchSource<'a> {
+    /// Full name of the topic.
+    pub topic: &'a str,
+    /// Partition.
+    pub partition: i32,
+    /// Epoch of the group.
+    pub epoch: u32,
+}
+
+impl Delivery {
+    /// The producer of one group.
+    ///
+    /// # Errors
+    /// If no brokers were given or the producer cannot be made.
+    pub fn new(settings: &KafkaSettings, group: &'static str) -> Result<Self, kafka::Error> {
+        let mut config = kafka::producer_config(settings)?;
+        config
+            // No timeout: a message that was dropped by time would leave a hole that nobody notices.
+            .set("message.timeout.ms", "0")
+            .set("message.max.bytes", (2 * DEAD_LETTER_BYTES_MAX).to_string())
+            .set("queue.buffering.max.kbytes", QUEUE_KB_MAX)
+            .set("linger.ms", "2");
+        Ok(Self {
+            producer: ThreadedProducer::from_config_and_context(&config, Context)?,
+            topic_prefix: settings.topic_prefix.as_str().into(),
+            dead_letter_topic: format!("{}{}", settings.topic_prefix, dead_letter_topic(group))
+                .into(),
+            group,
+        })
+    }
+
+    /// Sends all dead letters and derived messages of a batch and waits until each is acknowledged.
+    ///
+    /// # Errors
+    /// If one was not acknowledged; the batch's partition must then begin anew.
+    pub async fn send(&self, batch: &Sealed, source: BatchSource<'_>) -> Result<(), DeliveryError> {
+        if batch.dead_letters.is_empty() && batch.derived.is_empty() {
+            return Ok(());
+        }
+        // One too many, taken back at the end: the count cannot touch zero while messages are still handed over.
+        let outstanding = Arc::new(Outstanding {
+            messages: AtomicUsize::new(1),
+            ..Outstanding::default()
+        });
+        for derived in &batch.derived {
+            let header = Source {
+                epoch: source.epoch,
+                topic: source.topic,
+                partition: source.partition,
+                offset: derived.offset,
+                n: derived.n,
+            }
+            .to_string();
+            let headers = OwnedHeaders::new().insert(Header {
+                key: SOURCE_HEADER,
+                value: Some(&header),
+            });
+            let topic = derived.topic.full_name(&self.topic_prefix);
+            self.enqueue(
+                &topic,
+                &derived.key,
+                Some(&derived.payload),
+                headers,
+                &outstanding,
+            )
+            .await?;
+        }
+        for letter in &batch.dead_letters {
+            let key = format!(
+                "{}/{}/{}/{}",
+                self.group, source.topic, source.partition, letter.offset
+            );
+            let headers = dead_letter_headers(letter, source);
+            self.enqueue(
+                &self.dead_letter_topic,
+                key.as_bytes(),
+                letter.payload.as_deref(),
+                headers,
+                &outstanding,
+            )
+            .await?;
+        }
+        outstanding.messages.fetch_sub(1, Ordering::Release);
+        while outstanding.messages.load(Ordering::Acquire) > 0 {
+            outstanding.changed.notified().await;
+        }
+        match outstanding.failed.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            _ => Err(DeliveryError {
+                topic: source.topic.to_owned(),
+                error: KafkaError::MessageProduction(RDKafkaErrorCode::Fail),
+            }),
+        }
+    }
+
+    async fn enqueue(
+        &self,
+        topic: &str,
+        key: &[u8],
+        payload: Option<&[u8]>,
+        headers: OwnedHeaders,
+        outstanding: &Arc<Outstanding>,
+    ) -> Result<(), DeliveryError> {
+        outstanding.messages.fetch_add(1, Ordering::Relaxed);
+        let mut record = BaseRecord::with_opaque_to(topic, outstanding.clone())
+            .key(key)
+            .headers(headers);
+        if let Some(payload) = payload {
+            record = record.payload(payload);
+        }
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
+                    record = returned;
+                    tokio::time::sleep(QUEUE_FULL_PAUSE).await;
+                }
+                Err((error, _)) => {
+                    return Err(DeliveryError {
+                        topic: topic.to_owned(),
+                        error,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Whether the producer has met an error that it cannot come back from.
+    pub fn fatal_error(&self) -> Option<String> {
+        self.producer
+            .client()
+            .fatal_error()
+            .map(|(code, reason)| format!("{code}: {reason}"))
+    }
+}
+
+/// Source coordinates, reason and error, then the message's own headers.
+fn dead_letter_headers(letter: &DeadLetter, source: BatchSource<'_>) -> OwnedHeaders {
+    let ours = [
+        ("dead-letter-reason", letter.reason.to_owned()),
+        ("dead-letter-error", letter.error.clone()),
+        ("dead-letter-topic", source.topic.to_owned()),
+        ("dead-letter-partition", source.partition.to_string()),
+        ("dead-letter-offset", letter.offset.to_string()),
+        (
+            "dead-letter-appended-at-ms",
+            letter.appended_at_ms.to_string(),
+        ),
+    ];
+    let headers = ours
+        .iter()
+        .fold(OwnedHeaders::new(), |headers, (key, value)| {
+            headers.insert(Header {
+                key,
+                value: Some(value),
+            })
+        });
+    letter
+        .headers
+        .iter()
+        .fold(headers, |headers, (key, value)| {
+            headers.insert(Header {
+                key,
+                value: value.as_ref(),
+            })
+        })
+}

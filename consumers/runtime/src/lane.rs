@@ -1,0 +1,523 @@
+//! A lane: one assigned partition, its instance of the group, the batch that is built and the batch that is under way. No I/O.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use activity_consumers::{Group, Headers, Input, Instance, Received, Reject, StaleSnapshot};
+use activity_schemas::{Content, DecodeError, Topic};
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::{Building, DeadLetter, Mode, Sealed};
+use crate::claim::Range;
+use crate::decoding::Schemas;
+use crate::settings::RuntimeSettings;
+use crate::source::{Marks, SOURCE_HEADER, Source};
+use crate::start::Start;
+use crate::store::Snapshot;
+
+/// What a lane does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Kafka and ClickHouse are asked where it stands.
+    Opening,
+    /// It is to be read from an offset on, not before a point in time.
+    Seeking {
+        /// The offset.
+        to: i64,
+        /// Not before.
+        not_before: Instant,
+    },
+    /// Messages come in.
+    Running,
+    /// Nothing can be done without an operator; it is opened again at a point in time.
+    Stopped {
+        /// When it is tried again.
+        until: Instant,
+    },
+}
+
+/// A message as it came from Kafka.
+pub struct Message<'a> {
+    /// Offset.
+    pub offset: i64,
+    /// Append time, milliseconds since 1970-01-01 UTC.
+    pub appended_at_ms: i64,
+    /// Key.
+    pub key: Option<&'a [u8]>,
+    /// Payload.
+    pub payload: Option<&'a [u8]>,
+    /// Headers.
+    pub headers: &'a dyn MessageHeaders,
+}
+
+/// Headers that can be looked up and copied.
+pub trait MessageHeaders: Headers {
+    /// All of them, copied.
+    fn copied(&self) -> Vec<(String, Option<Vec<u8>>)>;
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Handled {
+    /// Processed, or rejected for this reason.
+    Taken(Option<&'static str>),
+    /// It only rebuilt state.
+    Replayed,
+    /// It was handled before.
+    Skipped,
+    /// Its schema must be fetched first.
+    UnknownSchema(u32),
+}
+
+/// A range that was claimed by an earlier owner, or an earlier life, and must be built again exactly.
+#[derive(Clone, Copy, Debug)]
+struct Redo {
+    end: i64,
+    first_read: i64,
+    first_claimed_at_ms: i64,
+    mode: Mode,
+}
+
+/// Where a lane's snapshots stand.
+#[derive(Debug)]
+pub struct Snapshots {
+    /// Slot for the next one.
+    pub slot: u8,
+    /// When the last one was taken.
+    pub taken_at: Instant,
+    /// Offset of the last one; -1: none.
+    pub offset: i64,
+    /// Taken, and to be written as soon as its offset is committed.
+    pub pending: Option<Snapshot>,
+}
+
+/// What a lane is a lane of.
+#[derive(Clone)]
+pub struct Assignment {
+    /// The topic.
+    pub topic: Topic,
+    /// Its full name.
+    pub name: Arc<str>,
+    /// Partition.
+    pub partition: i32,
+    /// Number of the assignment, never used again.
+    pub number: u64,
+    /// Cancelled when the partition is revoked.
+    pub cancel: CancellationToken,
+}
+
+/// One assigned partition.
+pub struct Lane {
+    /// The topic.
+    pub topic: Topic,
+    /// Its full name.
+    pub name: Arc<str>,
+    /// Partition.
+    pub partition: i32,
+    /// Number of the assignment.
+    pub assignment: u64,
+    /// Cancelled when the partition is revoked.
+    pub cancel: CancellationToken,
+    /// What it does.
+    pub phase: Phase,
+    /// Kafka was told to pause it.
+    pub paused: bool,
+    /// The batch that is built.
+    pub building: Building,
+    /// The batch that is under way.
+    pub sealed: Option<Arc<Sealed>>,
+    /// Attempts of [`sealed`](Self::sealed) so far.
+    pub attempt: u32,
+    /// The batch under way is with a cycle now.
+    pub in_flight: bool,
+    /// When the batch under way may be tried again.
+    pub retry_at: Option<Instant>,
+    /// Committed offset, as far as this process knows.
+    pub committed: Option<i64>,
+    /// The committed metadata claims a range that is settled meanwhile.
+    pub claim_open: bool,
+    /// Append time of the newest message that was settled, milliseconds since 1970-01-01 UTC.
+    pub settled_appended_ms: i64,
+    /// Snapshots.
+    pub snapshots: Snapshots,
+    /// Messages read since the metrics were told last.
+    pub read: u64,
+    /// Messages processed since the metrics were told last.
+    pub processed: u64,
+    /// Messages replayed since the metrics were told last.
+    pub replayed: u64,
+    instance: Box<dyn Instance>,
+    marks: Marks,
+    next: i64,
+    replay_until: i64,
+    redo: Option<Redo>,
+    epoch: u32,
+}
+
+impl Lane {
+    /// A lane whose place is not known yet.
+    pub fn new(
+        group: &Group,
+        settings: &RuntimeSettings,
+        epoch: u32,
+        assignment: Assignment,
+    ) -> Self {
+        let Assignment {
+            topic,
+            name,
+            partition,
+            number,
+            cancel,
+        } = assignment;
+        Self {
+            topic,
+            name,
+            partition,
+            assignment: number,
+            cancel,
+            phase: Phase::Opening,
+            paused: true,
+            building: Building::new(group.tables, 0),
+            sealed: None,
+            attempt: 0,
+            in_flight: false,
+            retry_at: None,
+            committed: None,
+            claim_open: false,
+            settled_appended_ms: 0,
+            snapshots: Snapshots {
+                slot: 0,
+                taken_at: Instant::now(),
+                offset: -1,
+                pending: None,
+            },
+            read: 0,
+            processed: 0,
+            replayed: 0,
+            instance: group.instance(&settings.for_groups(), topic),
+            marks: Marks::default(),
+            next: 0,
+            replay_until: 0,
+            redo: None,
+            epoch,
+        }
+    }
+
+    /// Takes its place: where it goes on, and with which state. Returns the offset to read from.
+    ///
+    /// # Errors
+    /// If the snapshot is not one that this code can take over; the lane must then be placed again without it.
+    pub fn place(
+        &mut self,
+        start: &Start,
+        log_first: i64,
+        snapshot: Option<&Snapshot>,
+        stateful: bool,
+        now: Instant,
+    ) -> Result<i64, StaleSnapshot> {
+        let (range_start, settled_below) = match start {
+            Start::At { offset, lost, .. } => (lost.map_or(*offset, |lost| lost.start), *offset),
+            Start::Redo {
+                range, log_first, ..
+            } => (range.start, log_first.unwrap_or(range.start)),
+            Start::Stop { .. } => return Ok(0),
+        };
+        if let Some(snapshot) = snapshot {
+            self.restore(snapshot)?;
+        }
+        self.building.start = range_start;
+        self.building.next = range_start;
+        match start {
+            Start::At {
+                lost: Some(lost), ..
+            } => self
+                .building
+                .lose(lost.end, (lost.end - lost.start) as u64, now),
+            Start::Redo {
+                range,
+                log_first,
+                claimed_at_ms,
+                ..
+            } => {
+                let first_read = log_first.map_or(range.start, |first| first.min(range.end));
+                let mode = if log_first.is_some() {
+                    Mode::MissingOnly
+                } else {
+                    Mode::Again
+                };
+                self.redo = Some(Redo {
+                    end: range.end,
+                    first_read,
+                    first_claimed_at_ms: *claimed_at_ms,
+                    mode,
+                });
+                self.claim_open = true;
+            }
+            _ => (),
+        }
+        self.replay_until = settled_below;
+        self.next = match snapshot {
+            Some(snapshot) => snapshot.state_offset.max(log_first),
+            None if stateful => log_first.min(settled_below),
+            None => settled_below,
+        };
+        self.snapshots.offset = snapshot.map_or(-1, |snapshot| snapshot.state_offset);
+        Ok(self.next)
+    }
+
+    /// Handles one message; `log_first` is the first offset of the log as last known.
+    pub fn handle(
+        &mut self,
+        message: &Message<'_>,
+        schemas: &Schemas,
+        log_first: i64,
+        now: Instant,
+    ) -> Handled {
+        if message.offset < self.next {
+            return Handled::Skipped;
+        }
+        let input = match self.read_input(message, schemas) {
+            Err(Unreadable::Schema(id)) => return Handled::UnknownSchema(id),
+            Err(Unreadable::Reject(reject)) => Err(reject),
+            Ok(input) => Ok(input),
+        };
+        self.read += 1;
+        if message.offset < self.replay_until {
+            self.replay(message, input);
+            return Handled::Replayed;
+        }
+        if let Some(redo) = self.redo.filter(|redo| message.offset >= redo.end) {
+            self.seal_at(redo.end);
+        }
+        if log_first > self.next && message.offset > self.next {
+            let end = log_first.min(message.offset);
+            self.building.lose(end, (end - self.next) as u64, now);
+        }
+        self.next = message.offset + 1;
+        self.building
+            .count(message.offset, message.appended_at_ms, now);
+        self.building
+            .output
+            .begin_event(message.offset, message.appended_at_ms);
+        let outcome = match input {
+            Ok(Some(input)) => self.instance.process(
+                &received(self.topic, self.partition, message, input),
+                &mut self.building.output,
+            ),
+            Ok(None) => Ok(()),
+            Err(reject) => Err(reject),
+        };
+        match outcome {
+            Ok(()) => {
+                self.processed += 1;
+                Handled::Taken(None)
+            }
+            Err(reject) => {
+                let reason = reject.reason;
+                self.building.reject(dead_letter(message, reject));
+                Handled::Taken(Some(reason))
+            }
+        }
+    }
+
+    /// What a message says; None for a derived message that was seen before.
+    fn read_input<'a>(
+        &mut self,
+        message: &Message<'a>,
+        schemas: &Schemas,
+    ) -> Result<Option<Input<'a>>, Unreadable> {
+        match self.topic.content {
+            Content::Events(kind) => {
+                match schemas.decode(kind, message.payload.unwrap_or_default()) {
+                    Ok(event) => Ok(Some(Input::Event(event))),
+                    Err(DecodeError::UnknownSchema { id }) if !schemas.is_missing(id) => {
+                        Err(Unreadable::Schema(id))
+                    }
+                    Err(error) => Err(Unreadable::Reject(Reject::new(
+                        error.reason(),
+                        error.to_string(),
+                    ))),
+                }
+            }
+            Content::Derived => {
+                let Some(source) = message.headers.get(SOURCE_HEADER).and_then(Source::parse)
+                else {
+                    return Err(Unreadable::Reject(Reject::new(
+                        "no_source",
+                        format!("header {SOURCE_HEADER} is missing or malformed"),
+                    )));
+                };
+                Ok(self
+                    .marks
+                    .advance(&source)
+                    .then(|| Input::Derived(message.payload.unwrap_or_default())))
+            }
+        }
+    }
+
+    fn replay(&mut self, message: &Message<'_>, input: Result<Option<Input<'_>>, Reject>) {
+        self.replayed += 1;
+        self.next = message.offset + 1;
+        if let Ok(Some(input)) = input {
+            self.building
+                .output
+                .begin_event(message.offset, message.appended_at_ms);
+            // Rejected then, rejected now: its dead letter is written.
+            let _ = self.instance.process(
+                &received(self.topic, self.partition, message, input),
+                &mut self.building.output,
+            );
+            self.building.output.discard();
+        }
+    }
+
+    /// Whether a range of an earlier claim is still being built again.
+    pub fn is_redoing(&self) -> bool {
+        self.redo.is_some()
+    }
+
+    /// Whether state is still being rebuilt.
+    pub fn is_replaying(&self) -> bool {
+        self.next < self.replay_until
+    }
+
+    /// Whether the log lost the rest of a range that is being built again: the lane must then take its place anew.
+    pub fn redo_is_lost(&self, log_first: i64) -> bool {
+        self.redo
+            .is_some_and(|redo| log_first >= redo.end && redo.first_read < redo.end)
+    }
+
+    /// Closes a range that is built again as soon as it is whole.
+    pub fn close_redo(&mut self) {
+        if let Some(redo) = self
+            .redo
+            .filter(|redo| self.next >= redo.end || redo.first_read >= redo.end)
+        {
+            self.seal_at(redo.end);
+        }
+    }
+
+    /// Whether the batch that is built should be closed now.
+    pub fn is_due(
+        &self,
+        settings: &RuntimeSettings,
+        age: Duration,
+        pressure: bool,
+        now: Instant,
+    ) -> bool {
+        if self.phase != Phase::Running
+            || self.sealed.is_some()
+            || self.redo.is_some()
+            || self.building.is_empty()
+        {
+            return false;
+        }
+        pressure || self.is_full(settings) || self.building.age(now) >= age
+    }
+
+    /// Whether the batch that is built has reached a limit.
+    pub fn is_full(&self, settings: &RuntimeSettings) -> bool {
+        self.redo.is_none()
+            && (self.building.rows() >= settings.batch_rows_max as usize
+                || self.building.bytes() >= settings.batch_bytes_max)
+    }
+
+    /// Closes the batch that is built.
+    pub fn seal(&mut self) {
+        self.seal_at(self.building.next);
+    }
+
+    fn seal_at(&mut self, end: i64) {
+        let redo = self.redo.take();
+        let mut sealed = self.building.seal(
+            end,
+            &self.name,
+            self.partition,
+            self.epoch,
+            redo.map_or(Mode::First, |redo| redo.mode),
+        );
+        if let Some(redo) = redo {
+            sealed.first_read = redo.first_read;
+            sealed.first_claimed_at_ms = redo.first_claimed_at_ms.into();
+        }
+        self.next = self.next.max(end);
+        self.attempt = 0;
+        self.retry_at = None;
+        self.sealed = Some(Arc::new(sealed));
+    }
+
+    /// The range of the batch under way.
+    pub fn sealed_range(&self) -> Option<Range> {
+        self.sealed.as_ref().map(|sealed| sealed.range)
+    }
+
+    /// Memory held, roughly.
+    pub fn bytes(&self) -> usize {
+        self.building.bytes() + self.sealed.as_ref().map_or(0, |sealed| sealed.bytes())
+    }
+
+    /// Offset of the next message that the instance has not seen.
+    pub fn next(&self) -> i64 {
+        self.next
+    }
+
+    /// The state, which must stand exactly at a batch's boundary.
+    pub fn snapshot(&self, fingerprint: &str) -> Snapshot {
+        let marks = postcard::to_stdvec(&self.marks).unwrap_or_default();
+        let mut bytes = (marks.len() as u32).to_le_bytes().to_vec();
+        bytes.extend_from_slice(&marks);
+        self.instance.snapshot(&mut bytes);
+        Snapshot {
+            state_offset: self.building.start,
+            fingerprint: fingerprint.to_owned(),
+            bytes,
+        }
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), StaleSnapshot> {
+        let stale = |what: &str| StaleSnapshot(what.to_owned());
+        let (length, rest) = snapshot
+            .bytes
+            .split_first_chunk()
+            .ok_or_else(|| stale("too short"))?;
+        let (marks, state) = rest
+            .split_at_checked(u32::from_le_bytes(*length) as usize)
+            .ok_or_else(|| stale("too short for its marks"))?;
+        self.marks = postcard::from_bytes(marks)
+            .map_err(|error| StaleSnapshot(format!("marks: {error}")))?;
+        self.instance.restore(state)
+    }
+}
+
+enum Unreadable {
+    Schema(u32),
+    Reject(Reject),
+}
+
+fn received<'a>(
+    topic: Topic,
+    partition: i32,
+    message: &Message<'a>,
+    input: Input<'a>,
+) -> Received<'a> {
+    Received {
+        topic,
+        partition,
+        offset: message.offset,
+        appended_at_ms: message.appended_at_ms,
+        headers: message.headers,
+        input,
+    }
+}
+
+fn dead_letter(message: &Message<'_>, reject: Reject) -> DeadLetter {
+    DeadLetter {
+        offset: message.offset,
+        appended_at_ms: message.appended_at_ms,
+        reason: reject.reason,
+        error: reject.detail,
+        key: message.key.map(<[u8]>::to_vec),
+        payload: message.payload.map(<[u8]>::to_vec),
+        headers: message.headers.copied(),
+    }
+}

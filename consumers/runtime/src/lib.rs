@@ -1,0 +1,26 @@
+//! Owns all I/O of the consumer groups: poll, decode, batch, insert, dead letters, offsets, rebalance, snapshots, shutdown.
+//!
+//! [`run`] runs one group in this process until it is told to stop. Delivery is exactly once in effect: see [`claim`] and [`cycle`] for how.
+//!
+//! ```text
+//! poll ─► lane (decode, group, batch) ─► claim (commit) ─► cycle (inserts, dead letters, derived messages, ledger) ─► next claim
+//! ```
+
+mod backoff;
+pub mod batch;
+pub mod claim;
+pub mod cycle;
+mod decoding;
+pub mod delivery;
+mod driver;
+mod flush;
+mod lane;
+pub mod membership;
+mod open;
+mod settings;
+pub mod source;
+pub mod start;
+pub mod store;
+
+pub use driver::{Clients, RunError, run};
+pub use settings::RuntimeSettings;

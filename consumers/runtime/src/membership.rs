@@ -1,0 +1,288 @@
+//! Which partitions this process owns, as the group's coordinator sees it.
+//!
+//! One lock is held across {still owned, same assignment; synchronous commit}, and the revocation callback takes it and marks partitions lost before it gives
+//! them up. The callback runs inside `poll`, on the thread that also commits, so that no commit can fall between a revocation and its acknowledgement.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use activity_platform::kafka;
+use rdkafka::bindings::rd_kafka_resp_err_t;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::statistics::Statistics;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+
+use crate::claim::Claim;
+
+/// Topic (full name) and partition.
+pub type Partition = (String, i32);
+
+/// A partition that this process owns.
+struct Owned {
+    assignment: u64,
+    cancel: CancellationToken,
+    /// What is settled but not yet said in Kafka: committed when the partition is revoked.
+    settled: Option<(i64, Claim)>,
+}
+
+/// What the log of a partition looks like, from the client's statistics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogEnds {
+    /// First offset that the log has; -1 unknown.
+    pub first: i64,
+    /// Offset that the next message will get; -1 unknown.
+    pub next: i64,
+}
+
+/// What a rebalance did.
+#[derive(Debug)]
+pub enum Change {
+    /// A partition is ours now.
+    Assigned {
+        /// Which.
+        partition: Partition,
+        /// Number of this assignment, never used again.
+        assignment: u64,
+        /// Cancelled when it is revoked.
+        cancel: CancellationToken,
+    },
+    /// A partition is not ours any more.
+    Revoked(Partition),
+}
+
+#[derive(Default)]
+struct State {
+    owned: HashMap<Partition, Owned>,
+    changes: Vec<Change>,
+    assignments: u64,
+    ends: HashMap<Partition, LogEnds>,
+}
+
+/// The consumer's context: rebalances, statistics, logs.
+#[derive(Default)]
+pub struct Membership {
+    state: Mutex<State>,
+}
+
+/// One partition's part of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Which partition.
+    pub partition: Partition,
+    /// In which assignment.
+    pub assignment: u64,
+    /// S.
+    pub offset: i64,
+    /// What the metadata says.
+    pub claim: Claim,
+}
+
+/// Why a commit did not happen.
+#[derive(Debug)]
+pub enum CommitError {
+    /// Try again after the next poll, while the same assignment owns the partition.
+    Retry(KafkaError),
+    /// This member is not in the group any more: what it holds belongs to others.
+    Fenced(KafkaError),
+}
+
+impl Membership {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rebalances since the last call, in order.
+    pub fn take_changes(&self) -> Vec<Change> {
+        std::mem::take(&mut self.lock().changes)
+    }
+
+    /// The log's ends as last known.
+    pub fn log_ends(&self, partition: &Partition) -> Option<LogEnds> {
+        self.lock().ends.get(partition).copied()
+    }
+
+    /// Remembers what is to be committed if the partition is revoked now.
+    pub fn settled(&self, commit: &Commit) {
+        if let Some(owned) = self.lock().owned.get_mut(&commit.partition)
+            && owned.assignment == commit.assignment
+        {
+            owned.settled = Some((commit.offset, commit.claim));
+        }
+    }
+
+    /// Commits, synchronously, what is still owned in the same assignment; returns the partitions that were committed and how long it took.
+    ///
+    /// # Errors
+    /// [`CommitError`]; nothing is known to be committed then.
+    pub fn commit(
+        &self,
+        consumer: &BaseConsumer<Membership>,
+        commits: &[Commit],
+    ) -> Result<(Vec<Partition>, Duration), CommitError> {
+        let mut state = self.lock();
+        let owned: Vec<&Commit> = commits
+            .iter()
+            .filter(|commit| {
+                state
+                    .owned
+                    .get(&commit.partition)
+                    .is_some_and(|owned| owned.assignment == commit.assignment)
+            })
+            .collect();
+        if owned.is_empty() {
+            return Ok((Vec::new(), Duration::ZERO));
+        }
+        let started = Instant::now();
+        let list = offsets(
+            owned
+                .iter()
+                .map(|commit| (&commit.partition, commit.offset, commit.claim)),
+        )
+        .map_err(CommitError::Retry)?;
+        consumer.commit(&list, CommitMode::Sync).map_err(classify)?;
+        let committed: Vec<Partition> = owned
+            .iter()
+            .map(|commit| commit.partition.clone())
+            .collect();
+        for partition in &committed {
+            if let Some(owned) = state.owned.get_mut(partition) {
+                owned.settled = None;
+            }
+        }
+        Ok((committed, started.elapsed()))
+    }
+
+    fn assign(&self, list: &TopicPartitionList) {
+        let mut state = self.lock();
+        for element in list.elements() {
+            state.assignments += 1;
+            let partition = (element.topic().to_owned(), element.partition());
+            let (assignment, cancel) = (state.assignments, CancellationToken::new());
+            state.owned.insert(
+                partition.clone(),
+                Owned {
+                    assignment,
+                    cancel: cancel.clone(),
+                    settled: None,
+                },
+            );
+            state.changes.push(Change::Assigned {
+                partition,
+                assignment,
+                cancel,
+            });
+        }
+    }
+
+    /// Marks partitions lost, stops their inserts, and says in Kafka what was settled, so that the next owner need not send it again.
+    fn revoke(&self, consumer: &BaseConsumer<Membership>, list: &TopicPartitionList) {
+        let mut state = self.lock();
+        let mut settled = Vec::new();
+        for element in list.elements() {
+            let partition = (element.topic().to_owned(), element.partition());
+            if let Some(owned) = state.owned.remove(&partition) {
+                owned.cancel.cancel();
+                settled.extend(
+                    owned
+                        .settled
+                        .map(|(offset, claim)| (partition.clone(), offset, claim)),
+                );
+            }
+            state.ends.remove(&partition);
+            state.changes.push(Change::Revoked(partition));
+        }
+        if settled.is_empty() || consumer.assignment_lost() {
+            return;
+        }
+        let committed = offsets(
+            settled
+                .iter()
+                .map(|(partition, offset, claim)| (partition, *offset, *claim)),
+        )
+        .and_then(|list| consumer.commit(&list, CommitMode::Sync));
+        if let Err(error) = committed {
+            tracing::debug!(%error, "last commit before a revocation failed; the next owner finds the ranges in the ledger");
+        }
+    }
+}
+
+fn offsets<'a>(
+    commits: impl Iterator<Item = (&'a Partition, i64, Claim)>,
+) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::new();
+    for ((topic, partition), offset, claim) in commits {
+        let mut element = list.add_partition(topic, *partition);
+        element.set_offset(Offset::Offset(offset))?;
+        element.set_metadata(claim.to_string());
+    }
+    Ok(list)
+}
+
+fn classify(error: KafkaError) -> CommitError {
+    use RDKafkaErrorCode as Code;
+    match error.rdkafka_error_code() {
+        Some(Code::UnknownMemberId | Code::FencedInstanceId | Code::Fenced | Code::Fatal) => {
+            CommitError::Fenced(error)
+        }
+        _ => CommitError::Retry(error),
+    }
+}
+
+impl ClientContext for Membership {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        kafka::log_line(level, facility, message);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let mut state = self.lock();
+        for (name, topic) in statistics.topics {
+            for (id, partition) in topic.partitions {
+                let key = (name.clone(), id);
+                if state.owned.contains_key(&key) {
+                    state.ends.insert(
+                        key,
+                        LogEnds {
+                            first: partition.lo_offset,
+                            next: partition.ls_offset.max(partition.hi_offset),
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        kafka::client_error(&error, reason);
+    }
+}
+
+impl ConsumerContext for Membership {
+    /// Assigned partitions begin paused: where they go on is decided from Kafka and ClickHouse outside of the callback, which must be quick.
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        err: rd_kafka_resp_err_t,
+        list: &mut TopicPartitionList,
+    ) {
+        let result = match err {
+            rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                self.assign(list);
+                consumer
+                    .incremental_assign(list)
+                    .and_then(|()| consumer.pause(list))
+            }
+            _ => {
+                self.revoke(consumer, list);
+                consumer.incremental_unassign(list)
+            }
+        };
+        if let Err(error) = result {
+            tracing::error!(%error, "rebalance failed");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Opening a partition: asks Kafka and ClickHouse where it stands, and fetches its state. Retries until it has an answer or the partition is revoked.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use activity_platform::clickhouse::{self, Database};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::backoff;
+use crate::claim::Claim;
+use crate::membership::Membership;
+use crate::start::{Start, Witnesses, decide};
+use crate::store::{self, PartitionOf, Snapshot};
+
+/// How long one request to Kafka may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A partition to be opened.
+#[derive(Clone)]
+pub struct Opening {
+    /// The group's name.
+    pub group: &'static str,
+    /// Full name of the topic.
+    pub topic: Arc<str>,
+    /// Partition.
+    pub partition: i32,
+    /// The group's epoch.
+    pub epoch: u32,
+    /// Fingerprint that a snapshot must have; None: the group keeps no state.
+    pub fingerprint: Option<String>,
+}
+
+/// Where a partition stands.
+#[derive(Debug)]
+pub struct Opened {
+    /// How it goes on.
+    pub start: Start,
+    /// First offset that the log has.
+    pub log_first: i64,
+    /// The state to begin with, if there is one that fits, and the slot that it lies in.
+    pub snapshot: Option<(u8, Snapshot)>,
+    /// A snapshot was found but does not fit this code.
+    pub unfit_snapshot: bool,
+    /// When opening began.
+    pub began: Instant,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error("kafka: {0}")]
+    Kafka(#[from] KafkaError),
+    #[error(transparent)]
+    ClickHouse(#[from] clickhouse::Error),
+    #[error("a worker thread ended: {0}")]
+    Worker(#[from] tokio::task::JoinError),
+}
+
+/// Opens a partition; None if it was revoked meanwhile. `report` is told what stands in the way.
+pub async fn open(
+    opening: Opening,
+    consumer: Arc<BaseConsumer<Membership>>,
+    database: Database,
+    cancel: CancellationToken,
+    report: impl Fn(String),
+) -> Option<Opened> {
+    let began = Instant::now();
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let outcome = tokio::select! {
+            () = cancel.cancelled() => return None,
+            outcome = try_open(&opening, &consumer, &database, began) => outcome,
+        };
+        match outcome {
+            Ok(opened) => return Some(opened),
+            Err(error) => report(error.to_string()),
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return None,
+            () = tokio::time::sleep(backoff(attempt)) => (),
+        }
+    }
+}
+
+async fn try_open(
+    opening: &Opening,
+    consumer: &Arc<BaseConsumer<Membership>>,
+    database: &Database,
+    began: Instant,
+) -> Result<Opened, OpenError> {
+    let of = PartitionOf {
+        group: opening.group,
+        topic: &opening.topic,
+        partition: opening.partition,
+    };
+    let (consumer, topic, partition) = (consumer.clone(), opening.topic.clone(), opening.partition);
+    let kafka = tokio::task::spawn_blocking(move || kafka_witnesses(&consumer, &topic, partition));
+    let ledger_end = store::ledger_end(database, of, opening.epoch).await?;
+    let (committed, log_first, log_next) = kafka.await??;
+    let start = decide(
+        &Witnesses {
+            committed,
+            ledger_end,
+            log_first,
+            log_next,
+        },
+        opening.epoch,
+    );
+    let mut opened = Opened {
+        start,
+        log_first,
+        snapshot: None,
+        unfit_snapshot: false,
+        began,
+    };
+    let offset = match &opened.start {
+        Start::At { offset, .. } => *offset,
+        Start::Redo { range, .. } => range.start,
+        Start::Stop { .. } => return Ok(opened),
+    };
+    if let Some(fingerprint) = &opening.fingerprint {
+        let found = store::read_snapshot(database, of, opening.epoch, offset).await?;
+        opened.unfit_snapshot = found
+            .as_ref()
+            .is_some_and(|(_, snapshot)| snapshot.fingerprint != *fingerprint);
+        opened.snapshot = found.filter(|(_, snapshot)| snapshot.fingerprint == *fingerprint);
+    }
+    Ok(opened)
+}
+
+type Committed = Option<(i64, Option<Claim>)>;
+
+fn kafka_witnesses(
+    consumer: &BaseConsumer<Membership>,
+    topic: &str,
+    partition: i32,
+) -> Result<(Committed, i64, i64), KafkaError> {
+    let mut list = TopicPartitionList::new();
+    list.add_partition(topic, partition);
+    let list = consumer.committed_offsets(list, REQUEST_TIMEOUT)?;
+    let committed = list
+        .elements()
+        .first()
+        .and_then(|element| match element.offset() {
+            Offset::Offset(offset) => Some((offset, Claim::parse(element.metadata()))),
+            _ => None,
+        });
+    let (first, next) = consumer.fetch_watermarks(topic, partition, REQUEST_TIMEOUT)?;
+    Ok((committed, first, next))
+}

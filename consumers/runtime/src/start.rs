@@ -1,0 +1,295 @@
+//! Where a newly assigned partition goes on: the committed offset and the ledger are two witnesses, the log a third. Pure.
+
+use crate::claim::{Claim, Range};
+
+/// What is known of a partition when it is assigned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witnesses {
+    /// Committed offset and, if it is ours, its claim.
+    pub committed: Option<(i64, Option<Claim>)>,
+    /// End of the ledger's last range in the group's epoch.
+    pub ledger_end: Option<i64>,
+    /// First offset that the log has.
+    pub log_first: i64,
+    /// Offset that the next message will get.
+    pub log_next: i64,
+}
+
+/// How a partition goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Read from here; what is before is in ClickHouse, or lost.
+    At {
+        /// S.
+        offset: i64,
+        /// Offsets below `offset` that nobody has processed and that the log no longer has.
+        lost: Option<Range>,
+        /// What an operator should know about it.
+        notice: Option<String>,
+    },
+    /// [S, E) was claimed and its outcome is not known: build it again and send it under its token.
+    Redo {
+        /// [S, E).
+        range: Range,
+        /// When it was claimed, milliseconds since 1970-01-01 UTC.
+        claimed_at_ms: i64,
+        /// First offset of the range that the log still has, where that is not S.
+        log_first: Option<i64>,
+        /// What an operator should know about it.
+        notice: Option<String>,
+    },
+    /// Nothing sensible can be done without an operator.
+    Stop {
+        /// Why, and what to do.
+        why: String,
+    },
+}
+
+/// Decides from the witnesses, for a group in `epoch`.
+pub fn decide(witnesses: &Witnesses, epoch: u32) -> Start {
+    let Witnesses {
+        committed,
+        ledger_end,
+        log_first,
+        log_next,
+    } = witnesses.clone();
+    if let Some(end) = ledger_end
+        && end > log_next
+    {
+        return Start::Stop {
+            why: format!(
+                "the topic was made anew: the ledger ends at {end}, the log at {log_next}; run `activity setup --forget-offsets` to begin with the new topic"
+            ),
+        };
+    }
+    let in_flight = committed.and_then(|(offset, claim)| {
+        claim
+            .filter(|claim| claim.epoch == epoch && claim.end > offset)
+            .map(|claim| (offset, claim))
+    });
+    if let Some((start, claim)) = in_flight
+        && ledger_end.is_none_or(|end| end <= start)
+    {
+        let notice = ledger_end
+            .filter(|end| *end < start)
+            .map(|end| gap_notice(end, start));
+        return redo(
+            Range {
+                start,
+                end: claim.end,
+            },
+            claim.claimed_at_ms,
+            log_first,
+            notice,
+        );
+    }
+    match (committed.map(|(offset, _)| offset), ledger_end) {
+        (None, None) => Start::At {
+            offset: log_first,
+            lost: None,
+            notice: None,
+        },
+        (None, Some(end)) => at(
+            end,
+            log_first,
+            Some(format!(
+                "no committed offset: going on at the ledger's end, {end}"
+            )),
+        ),
+        (Some(offset), None) => at(offset, log_first, None),
+        (Some(offset), Some(end)) if offset > end => {
+            at(offset, log_first, Some(gap_notice(end, offset)))
+        }
+        // A claim that the ledger already has: the process ended between ledger and commit.
+        (Some(_), Some(end)) if in_flight.is_some_and(|(_, claim)| claim.end == end) => {
+            at(end, log_first, None)
+        }
+        (Some(offset), Some(end)) if offset < end => {
+            let notice = format!(
+                "committed offset {offset} is below the ledger's end {end} (overwritten or reset from outside): going on at the ledger's end; to read again use `activity rewind`"
+            );
+            at(end, log_first, Some(notice))
+        }
+        (Some(offset), Some(_)) => at(offset, log_first, None),
+    }
+}
+
+fn gap_notice(ledger_end: i64, committed: i64) -> String {
+    format!(
+        "committed offset {committed} is above the ledger's end {ledger_end}: offsets {ledger_end} to {committed} were skipped from outside"
+    )
+}
+
+fn at(offset: i64, log_first: i64, notice: Option<String>) -> Start {
+    let lost = (offset < log_first).then_some(Range {
+        start: offset,
+        end: log_first,
+    });
+    Start::At {
+        offset: offset.max(log_first),
+        lost,
+        notice,
+    }
+}
+
+fn redo(range: Range, claimed_at_ms: i64, log_first: i64, notice: Option<String>) -> Start {
+    let log_first = (log_first > range.start).then_some(log_first);
+    Start::Redo {
+        range,
+        claimed_at_ms,
+        log_first,
+        notice,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn witnesses(committed: Option<(i64, Option<Claim>)>, ledger_end: Option<i64>) -> Witnesses {
+        Witnesses {
+            committed,
+            ledger_end,
+            log_first: 0,
+            log_next: 1_000,
+        }
+    }
+
+    fn claim(end: i64) -> Option<Claim> {
+        Some(Claim {
+            end,
+            epoch: 1,
+            claimed_at_ms: 7,
+        })
+    }
+
+    fn offset(start: Start) -> (i64, bool) {
+        match start {
+            Start::At { offset, notice, .. } => (offset, notice.is_some()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_new_group_begins_at_the_start_of_the_log() {
+        let found = Witnesses {
+            committed: None,
+            ledger_end: None,
+            log_first: 5,
+            log_next: 10,
+        };
+        assert_eq!(
+            decide(&found, 1),
+            Start::At {
+                offset: 5,
+                lost: None,
+                notice: None
+            }
+        );
+    }
+
+    #[test]
+    fn a_claim_in_flight_is_built_again() {
+        let expected = Start::Redo {
+            range: Range {
+                start: 100,
+                end: 200,
+            },
+            claimed_at_ms: 7,
+            log_first: None,
+            notice: None,
+        };
+        assert_eq!(
+            decide(&witnesses(Some((100, claim(200))), Some(100)), 1),
+            expected
+        );
+        assert_eq!(
+            decide(&witnesses(Some((100, claim(200))), None), 1),
+            expected
+        );
+    }
+
+    #[test]
+    fn a_claim_that_the_ledger_already_has_is_done() {
+        assert_eq!(
+            offset(decide(&witnesses(Some((100, claim(200))), Some(200)), 1)),
+            (200, false)
+        );
+    }
+
+    #[test]
+    fn a_claim_of_another_epoch_is_not_in_flight() {
+        assert_eq!(
+            offset(decide(&witnesses(Some((100, claim(200))), None), 2)),
+            (100, false)
+        );
+    }
+
+    #[test]
+    fn an_offset_that_was_lost_or_set_back_goes_on_at_the_ledgers_end_and_says_so() {
+        assert_eq!(offset(decide(&witnesses(None, Some(300)), 1)), (300, true));
+        assert_eq!(
+            offset(decide(&witnesses(Some((50, None)), Some(300)), 1)),
+            (300, true)
+        );
+        assert_eq!(
+            offset(decide(&witnesses(Some((50, claim(120))), Some(300)), 1)),
+            (300, true)
+        );
+    }
+
+    #[test]
+    fn an_offset_above_the_ledger_reports_the_gap() {
+        assert_eq!(
+            offset(decide(&witnesses(Some((400, claim(400))), Some(300)), 1)),
+            (400, true)
+        );
+    }
+
+    #[test]
+    fn a_topic_made_anew_stops_the_partition() {
+        assert!(matches!(
+            decide(&witnesses(Some((2_000, None)), Some(2_000)), 1),
+            Start::Stop { .. }
+        ));
+    }
+
+    #[test]
+    fn retention_that_passed_us_is_counted_exactly() {
+        let found = Witnesses {
+            committed: Some((100, claim(100))),
+            ledger_end: Some(100),
+            log_first: 130,
+            log_next: 1_000,
+        };
+        assert_eq!(
+            decide(&found, 1),
+            Start::At {
+                offset: 130,
+                lost: Some(Range {
+                    start: 100,
+                    end: 130
+                }),
+                notice: None
+            }
+        );
+        let found = Witnesses {
+            committed: Some((100, claim(200))),
+            ledger_end: Some(100),
+            log_first: 130,
+            log_next: 1_000,
+        };
+        assert_eq!(
+            decide(&found, 1),
+            Start::Redo {
+                range: Range {
+                    start: 100,
+                    end: 200
+                },
+                claimed_at_ms: 7,
+                log_first: Some(130),
+                notice: None
+            }
+        );
+    }
+}

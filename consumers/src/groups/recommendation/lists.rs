@@ -1,0 +1,138 @@
+//! How a list is made from what a user completed.
+//!
+//! ```text
+//! score(t) = n'(t) · ( Σ over the latest completions c, the a-th latest:  1/√a · w(c, t) · n'(c)   +   P · n(t) · n'(all) )
+//!
+//! w(c, t)   how strongly t is a neighbour of c (see `cooccurrence`)
+//! n(t)      completions of t; n(all): of all titles
+//! n'(t)     1/√(n(t) + S)
+//! ```
+//!
+//! The first term is the cosine of the two titles' audiences: what everybody watches is not thereby everybody's neighbour. S ([`SHRINKAGE`]) damps titles too
+//! rare to be told from chance. The second term is the same cosine with a title that everybody has completed: it orders a list by popularity as long as there
+//! are hardly any neighbours (a young model, a new user, titles that few know), and fades as evidence adds up.
+//!
+//! Computed in an order that the messages alone decide, with additions, multiplications, divisions and square roots, which IEEE 754 rounds alike everywhere.
+
+use super::cooccurrence::{HISTORY, Neighbours, UNITS, closeness};
+use super::titles::{Title, Titles};
+
+/// Completions that a title seems to have beyond those that it has.
+const SHRINKAGE: f32 = 5.0;
+/// How much "everybody" counts beside the user's latest completion, which counts 1.
+const POPULARITY: f32 = 1.0;
+
+/// What lists are made with; no state that a snapshot would hold.
+#[derive(Default)]
+pub(super) struct ListMaker {
+    /// `1/√(n + S)` by title.
+    norms: Vec<f32>,
+    /// By title, zero between lists.
+    scores: Vec<f32>,
+    /// Titles with a score, while a list is made; one longer than `scores`.
+    touched: Vec<Title>,
+}
+
+impl ListMaker {
+    /// For these titles.
+    pub(super) fn of(titles: &Titles) -> Self {
+        let mut maker = Self::default();
+        (0..titles.len() as Title).for_each(|title| maker.learn(titles, title));
+        maker
+    }
+
+    /// A title is new, or was completed once more.
+    pub(super) fn learn(&mut self, titles: &Titles, title: Title) {
+        if self.norms.len() <= title as usize {
+            self.norms.resize(titles.len(), norm(0));
+            self.scores.resize(titles.len(), 0.0);
+            self.touched.resize(titles.len() + 1, 0);
+        }
+        self.norms[title as usize] = norm(titles.completions(title).into());
+    }
+
+    /// The best titles that are not `watched`, best first, each with its score; among equals the one come upon first.
+    pub(super) fn best(
+        &mut self,
+        titles: &Titles,
+        neighbours: &[Neighbours],
+        watched: &[Title],
+        items_max: usize,
+    ) -> Vec<(Title, f32)> {
+        let touched = self.add_up(neighbours, watched);
+        let touched = self.add_popular(titles, watched, touched, items_max);
+        let popularity = POPULARITY * norm(titles.completions_of_all());
+        let mut best: Vec<(Title, f32)> = Vec::with_capacity(items_max + 1);
+        let mut least = 0.0;
+        for &title in &self.touched[..touched] {
+            let sum = std::mem::take(&mut self.scores[title as usize]);
+            let common = popularity * titles.completions(title) as f32;
+            let score = (sum + common) * self.norms[title as usize];
+            if score > least {
+                let at = best.partition_point(|(_, better)| *better >= score);
+                best.insert(at, (title, score));
+                best.truncate(items_max);
+                if best.len() == items_max {
+                    least = best.last().map_or(0.0, |(_, score)| *score);
+                }
+            }
+        }
+        best
+    }
+
+    /// Adds up what the neighbours of the latest completions score; watched titles score minus infinity. Returns how many titles were touched.
+    ///
+    /// Most of what a completion costs is spent here, in thousands of additions.
+    fn add_up(&mut self, neighbours: &[Neighbours], watched: &[Title]) -> usize {
+        let Self {
+            norms,
+            scores,
+            touched,
+        } = self;
+        let mut count = 0;
+        for (index, title) in watched.iter().rev().take(HISTORY).enumerate() {
+            let part = closeness(index + 1) * norms[*title as usize] / UNITS;
+            for (neighbour, weight) in neighbours[*title as usize].iter() {
+                let score = &mut scores[neighbour as usize];
+                // Written always and kept if it was new: a branch would be guessed wrong half of the time.
+                touched[count] = neighbour;
+                count += usize::from(*score == 0.0);
+                *score += part * weight;
+            }
+        }
+        for title in watched {
+            let score = &mut scores[*title as usize];
+            touched[count] = *title;
+            count += usize::from(*score == 0.0);
+            *score = f32::NEG_INFINITY;
+        }
+        count
+    }
+
+    /// Lets the most completed titles in, as many as a list holds, though they be nobody's neighbours.
+    fn add_popular(
+        &mut self,
+        titles: &Titles,
+        watched: &[Title],
+        mut count: usize,
+        items_max: usize,
+    ) -> usize {
+        for title in titles.ranking().iter().take(items_max + watched.len()) {
+            if titles.completions(*title) == 0 {
+                break;
+            }
+            self.touched[count] = *title;
+            let score = &mut self.scores[*title as usize];
+            if *score == 0.0 {
+                count += 1;
+                // Not zero any more, so that nothing is touched twice, and too little to count.
+                *score = f32::MIN_POSITIVE;
+            }
+        }
+        count
+    }
+}
+
+fn norm(completions: u64) -> f32 {
+    1.0 / (completions as f32 + SHRINKAGE).sqrt()
+}

@@ -1,0 +1,256 @@
+//! The model: what people completed, the list that stands for each of them, and how both change, message by message.
+//!
+//! Titles that the user has completed are left out of a list; one that was only begun is not: it may be finished another day.
+//!
+//! Bounds: `users_max` users (some 350 bytes each, and 4 more for each title completed: [`WATCHED_MAX`], [`WATCHED_OF_ALL_MAX`]), [`TITLES_MAX`] titles of
+//! some 4 KiB.
+
+use serde::{Deserialize, Serialize};
+
+use super::cooccurrence::{HISTORY, Neighbours, position};
+use super::lists::ListMaker;
+use super::titles::{Title, TitleSnapshot, Titles};
+use crate::fingerprint::fingerprint;
+use crate::lru::Lru;
+use crate::{StaleSnapshot, snapshot};
+
+/// Titles that the model knows at most; then the quarter of them seen longest ago is forgotten.
+const TITLES_MAX: usize = 65_536;
+/// Completed titles remembered of a user; beyond it the first ones may be recommended again.
+const WATCHED_MAX: usize = 4_096;
+/// Completed titles remembered of all users, 4 bytes each; beyond it the users seen longest ago are forgotten.
+const WATCHED_OF_ALL_MAX: usize = 50_000_000;
+
+/// Item-to-item co-occurrence with a list for each user.
+pub(super) struct Model {
+    titles: Titles,
+    /// By title.
+    neighbours: Vec<Neighbours>,
+    viewers: Lru<Viewer>,
+    /// Completed titles remembered of all users.
+    watched_of_all: usize,
+    /// Messages so far.
+    now: u64,
+    users_max: usize,
+    list_items_max: usize,
+    lists: ListMaker,
+}
+
+/// What is known of one user.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Viewer {
+    /// Titles completed, each once, the last one last.
+    watched: Vec<Title>,
+    /// The list that stands.
+    list: Vec<Title>,
+    /// When it was made; `None`: there is no list yet.
+    list_made_at_ms: Option<i64>,
+}
+
+/// How a title stood before a playback of it began. Ranks count from 1; 0: not in the list, or no list.
+pub(super) struct Standing {
+    pub(super) rank: u16,
+    /// In the list of the most completed titles, watched ones left out, of the same length.
+    pub(super) popularity_rank: u16,
+    pub(super) watched_before: bool,
+    pub(super) made_at_ms: Option<i64>,
+}
+
+/// A list, best first.
+pub(super) struct List<'a> {
+    pub(super) titles: Vec<&'a str>,
+    pub(super) scores: Vec<f32>,
+}
+
+/// A user as the model knows them.
+#[derive(Clone, Copy)]
+pub(super) struct User(u64);
+
+type Snapshot = (
+    Vec<TitleSnapshot>,
+    Vec<Title>,
+    Vec<Neighbours>,
+    Lru<Viewer>,
+    u64,
+);
+
+impl Model {
+    pub(super) fn new(users_max: usize, list_items_max: usize) -> Self {
+        Self {
+            titles: Titles::default(),
+            neighbours: Vec::new(),
+            viewers: Lru::new(users_max),
+            watched_of_all: 0,
+            now: 0,
+            users_max,
+            list_items_max,
+            lists: ListMaker::default(),
+        }
+    }
+
+    /// The user of that id, from now on known, and seen now.
+    pub(super) fn user(&mut self, user_id: &str) -> User {
+        let user = User(fingerprint(user_id));
+        if let Some(forgotten) = self.viewers.make_room(user.0) {
+            self.watched_of_all -= forgotten.watched.len();
+        }
+        self.viewers.touch(user.0);
+        user
+    }
+
+    /// The title of that name, from now on known, and seen now.
+    pub(super) fn title(&mut self, name: &str) -> Title {
+        self.now += 1;
+        let title = match self.titles.find(name) {
+            Some(title) => title,
+            None => {
+                if self.titles.len() == TITLES_MAX {
+                    self.forget_titles(TITLES_MAX - TITLES_MAX / 4);
+                }
+                self.neighbours.push(Neighbours::default());
+                let title = self.titles.add(name);
+                self.lists.learn(&self.titles, title);
+                title
+            }
+        };
+        self.titles.seen(title, self.now);
+        title
+    }
+
+    /// A playback begins: how did its title stand until now?
+    pub(super) fn begin(&mut self, user: User, title: Title) -> Standing {
+        let viewer = self.viewers.touch(user.0);
+        let watched_before = position(&viewer.watched, title).is_some();
+        let popularity_rank = if watched_before {
+            0
+        } else {
+            popularity_rank(&self.titles, &viewer.watched, title)
+        };
+        Standing {
+            rank: position(&viewer.list, title).map_or(0, |at| at as u16 + 1),
+            popularity_rank: if usize::from(popularity_rank) <= self.list_items_max {
+                popularity_rank
+            } else {
+                0
+            },
+            watched_before,
+            made_at_ms: viewer.list_made_at_ms,
+        }
+    }
+
+    /// A playback is completed: the title and the user's latest ones belong closer together.
+    pub(super) fn complete(&mut self, user: User, title: Title) {
+        self.titles.complete(title);
+        self.lists.learn(&self.titles, title);
+        let viewer = self.viewers.touch(user.0);
+        match position(&viewer.watched, title) {
+            Some(at) => drop(viewer.watched.remove(at)),
+            None if viewer.watched.len() == WATCHED_MAX => drop(viewer.watched.remove(0)),
+            None => self.watched_of_all += 1,
+        }
+        for (index, other) in viewer.watched.iter().rev().take(HISTORY).enumerate() {
+            self.neighbours[title as usize].strengthen(*other, index + 1);
+            self.neighbours[*other as usize].strengthen(title, index + 1);
+        }
+        viewer.watched.push(title);
+        self.forget_users(WATCHED_OF_ALL_MAX);
+    }
+
+    /// Makes the user's list anew.
+    pub(super) fn make_list(&mut self, user: User, at_ms: i64) -> List<'_> {
+        let viewer = self.viewers.touch(user.0);
+        let best = self.lists.best(
+            &self.titles,
+            &self.neighbours,
+            &viewer.watched,
+            self.list_items_max,
+        );
+        viewer.list = best.iter().map(|(title, _)| *title).collect();
+        viewer.list_made_at_ms = (!best.is_empty()).then_some(at_ms);
+        List {
+            titles: best
+                .iter()
+                .map(|(title, _)| self.titles.name(*title))
+                .collect(),
+            scores: best.iter().map(|(_, score)| *score).collect(),
+        }
+    }
+
+    fn forget_users(&mut self, watched_of_all_max: usize) {
+        while self.watched_of_all > watched_of_all_max && self.viewers.len() > 1 {
+            let forgotten = self.viewers.forget_oldest();
+            self.watched_of_all -= forgotten.map_or(0, |viewer| viewer.watched.len());
+        }
+    }
+
+    fn forget_titles(&mut self, keep: usize) {
+        let renumbered = self.titles.forget(keep);
+        let mut titles = renumbered.iter();
+        self.neighbours
+            .retain(|_| titles.next().is_some_and(Option::is_some));
+        for neighbours in &mut self.neighbours {
+            neighbours.renumber(&renumbered);
+        }
+        self.lists = ListMaker::of(&self.titles);
+        self.watched_of_all = 0;
+        for viewer in self.viewers.values_mut() {
+            for titles in [&mut viewer.watched, &mut viewer.list] {
+                *titles = titles
+                    .iter()
+                    .filter_map(|title| renumbered[*title as usize])
+                    .collect();
+            }
+            self.watched_of_all += viewer.watched.len();
+        }
+    }
+
+    pub(super) fn snapshot(&self, into: &mut Vec<u8>) {
+        let titles = self.titles.snapshot();
+        let state = (
+            titles,
+            self.titles.ranking(),
+            &self.neighbours,
+            &self.viewers,
+            self.now,
+        );
+        snapshot::write(&state, into);
+    }
+
+    pub(super) fn restore(&mut self, from: &[u8]) -> Result<(), StaleSnapshot> {
+        let (titles, ranking, neighbours, viewers, now): Snapshot = snapshot::read(from)?;
+        let known = titles.len();
+        let knows = |titles: &[Title]| titles.iter().all(|title| (*title as usize) < known);
+        let fits = neighbours.len() == known
+            && neighbours.iter().all(|neighbours| neighbours.fits(known))
+            && viewers
+                .oldest_first()
+                .all(|(_, viewer)| knows(&viewer.watched) && knows(&viewer.list));
+        let titles = Titles::restored(titles, ranking)
+            .filter(|_| fits)
+            .ok_or_else(|| StaleSnapshot("titles and their numbers do not agree".to_owned()))?;
+        let viewers = viewers.bounded(self.users_max);
+        self.watched_of_all = viewers
+            .oldest_first()
+            .map(|(_, viewer)| viewer.watched.len())
+            .sum();
+        self.lists = ListMaker::of(&titles);
+        self.titles = titles;
+        self.neighbours = neighbours;
+        self.viewers = viewers;
+        self.now = now;
+        Ok(())
+    }
+}
+
+/// Rank of a title that `watched` does not hold among those that it does not hold, by completions; 0 if it was never completed.
+fn popularity_rank(titles: &Titles, watched: &[Title], title: Title) -> u16 {
+    if titles.completions(title) == 0 {
+        return 0;
+    }
+    let place = titles.place(title);
+    let before = watched
+        .iter()
+        .filter(|other| titles.place(**other) < place)
+        .count();
+    (place as usize - before + 1).try_into().unwrap_or(u16::MAX)
+}

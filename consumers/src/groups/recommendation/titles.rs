@@ -1,0 +1,215 @@
+//! Titles: their ids as small numbers, how often each was completed, and their order by that.
+
+use hashbrown::HashTable;
+
+use crate::fingerprint::fingerprint;
+
+/// A title's number: its place in the arrays of one model. Numbers change when titles are forgotten.
+pub(super) type Title = u32;
+
+/// Every title that the model knows.
+#[derive(Default)]
+pub(super) struct Titles {
+    by_name: HashTable<Title>,
+    names: Vec<Box<str>>,
+    completions: Vec<u32>,
+    completions_of_all: u64,
+    /// When each was last begun or completed, in messages so far.
+    last_seen: Vec<u64>,
+    /// Titles by completions, most first; among equals the one that got there first.
+    ranking: Vec<Title>,
+    /// Place of each title in `ranking`.
+    place: Vec<u32>,
+}
+
+/// What a snapshot holds of one title, in the order of the titles' numbers.
+pub(super) type TitleSnapshot = (Box<str>, u32, u64);
+
+impl Titles {
+    pub(super) fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    pub(super) fn name(&self, title: Title) -> &str {
+        &self.names[title as usize]
+    }
+
+    pub(super) fn completions(&self, title: Title) -> u32 {
+        self.completions[title as usize]
+    }
+
+    /// Completions of all titles that are known.
+    pub(super) fn completions_of_all(&self) -> u64 {
+        self.completions_of_all
+    }
+
+    /// Titles by completions, most first.
+    pub(super) fn ranking(&self) -> &[Title] {
+        &self.ranking
+    }
+
+    /// Place in the ranking, from 0.
+    pub(super) fn place(&self, title: Title) -> u32 {
+        self.place[title as usize]
+    }
+
+    /// The number of a title that is known.
+    pub(super) fn find(&self, name: &str) -> Option<Title> {
+        self.by_name
+            .find(fingerprint(name), |title| {
+                &*self.names[*title as usize] == name
+            })
+            .copied()
+    }
+
+    /// Gives the next number to a title that is not known yet.
+    pub(super) fn add(&mut self, name: &str) -> Title {
+        let title = self.len() as Title;
+        self.names.push(name.into());
+        self.completions.push(0);
+        self.last_seen.push(0);
+        self.place.push(self.ranking.len() as u32);
+        self.ranking.push(title);
+        let names = &self.names;
+        self.by_name
+            .insert_unique(fingerprint(name), title, |title| {
+                fingerprint(&names[*title as usize])
+            });
+        title
+    }
+
+    pub(super) fn seen(&mut self, title: Title, now: u64) {
+        self.last_seen[title as usize] = now;
+    }
+
+    /// Counts a completion and moves the title to its new place: it changes places with the first of those that it had been level with.
+    pub(super) fn complete(&mut self, title: Title) {
+        let count = self.completions[title as usize];
+        let completions = &self.completions;
+        let first_equal = self
+            .ranking
+            .partition_point(|other| completions[*other as usize] > count);
+        let place = self.place[title as usize] as usize;
+        let displaced = self.ranking[first_equal];
+        self.ranking.swap(first_equal, place);
+        self.place[title as usize] = first_equal as u32;
+        self.place[displaced as usize] = place as u32;
+        self.completions[title as usize] = count + 1;
+        self.completions_of_all += 1;
+    }
+
+    /// Forgets all but the `keep` titles seen last and tells the others' new numbers (`None`: forgotten), by old number.
+    pub(super) fn forget(&mut self, keep: usize) -> Vec<Option<Title>> {
+        let mut by_age: Vec<Title> = (0..self.len() as Title).collect();
+        by_age.sort_by_key(|title| (std::cmp::Reverse(self.last_seen[*title as usize]), *title));
+        let mut kept = vec![false; self.len()];
+        by_age
+            .iter()
+            .take(keep)
+            .for_each(|title| kept[*title as usize] = true);
+        let mut next = 0;
+        let renumbered: Vec<Option<Title>> = kept
+            .iter()
+            .map(|kept| {
+                kept.then(|| {
+                    next += 1;
+                    next - 1
+                })
+            })
+            .collect();
+        let ranking = self
+            .ranking
+            .iter()
+            .filter_map(|title| renumbered[*title as usize])
+            .collect();
+        let rows: Vec<TitleSnapshot> = self
+            .snapshot()
+            .into_iter()
+            .zip(&kept)
+            .filter_map(|(row, kept)| kept.then_some(row))
+            .collect();
+        *self = Self::rebuilt(rows, ranking);
+        renumbered
+    }
+
+    pub(super) fn snapshot(&self) -> Vec<TitleSnapshot> {
+        self.names
+            .iter()
+            .zip(&self.completions)
+            .zip(&self.last_seen)
+            .map(|((name, completions), last_seen)| (name.clone(), *completions, *last_seen))
+            .collect()
+    }
+
+    /// From a snapshot; `None` if the ranking is not one of these titles.
+    pub(super) fn restored(rows: Vec<TitleSnapshot>, ranking: Vec<Title>) -> Option<Self> {
+        let mut seen = vec![false; rows.len()];
+        for title in &ranking {
+            let seen = seen.get_mut(*title as usize)?;
+            if std::mem::replace(seen, true) {
+                return None;
+            }
+        }
+        let ordered = ranking
+            .windows(2)
+            .all(|pair| rows[pair[0] as usize].1 >= rows[pair[1] as usize].1);
+        (ranking.len() == rows.len() && ordered).then(|| Self::rebuilt(rows, ranking))
+    }
+
+    fn rebuilt(rows: Vec<TitleSnapshot>, ranking: Vec<Title>) -> Self {
+        let mut titles = Self::default();
+        for (name, completions, last_seen) in rows {
+            let title = titles.add(&name) as usize;
+            titles.completions[title] = completions;
+            titles.completions_of_all += u64::from(completions);
+            titles.last_seen[title] = last_seen;
+        }
+        for (place, title) in ranking.iter().enumerate() {
+            titles.place[*title as usize] = place as u32;
+        }
+        titles.ranking = ranking;
+        titles
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_ranking_is_in_the_order_of_completions(completed in prop::collection::vec(0_u32..9, 0..80), keep in 1_usize..9) {
+            let mut titles = Titles::default();
+            for name in 0..9 {
+                titles.add(&name.to_string());
+            }
+            for (now, title) in completed.iter().enumerate() {
+                titles.complete(*title);
+                titles.seen(*title, now as u64 + 1);
+            }
+            check(&titles);
+            let restored = Titles::restored(titles.snapshot(), titles.ranking().to_vec()).unwrap();
+            prop_assert_eq!(restored.ranking(), titles.ranking());
+            let before = titles.snapshot();
+            let renumbered = titles.forget(keep);
+            prop_assert_eq!(titles.len(), keep);
+            check(&titles);
+            for (row, new) in before.iter().zip(&renumbered) {
+                prop_assert_eq!(titles.find(&row.0), *new);
+            }
+        }
+    }
+
+    fn check(titles: &Titles) {
+        for (place, title) in titles.ranking().iter().enumerate() {
+            assert_eq!(titles.place(*title) as usize, place);
+        }
+        assert!(
+            titles
+                .ranking()
+                .is_sorted_by(|a, b| titles.completions(*a) >= titles.completions(*b))
+        );
+    }
+}

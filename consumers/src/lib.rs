@@ -1,0 +1,21 @@
+//! Consumer groups: deterministic functions from events to rows. No Kafka, no ClickHouse, no clock, no randomness, no threads: the runtime owns those.
+//!
+//! A group is one file in [`groups`], one line in [`GROUPS`] and one SQL migration for its tables. Everything else (command line, metrics, dead letters,
+//! ledger, verification, golden tests) iterates [`GROUPS`].
+
+mod column;
+mod fingerprint;
+mod group;
+pub mod groups;
+mod lru;
+mod output;
+mod snapshot;
+mod windows;
+
+pub use column::{ColumnBuffer, Layout, Millis, Value};
+pub use group::{
+    ConsumerGroup, Group, Headers, Input, Instance, NoHeaders, Received, Reject, Settings,
+    StaleSnapshot,
+};
+pub use groups::GROUPS;
+pub use output::{ColumnSpec, Derived, Origin, Output, Row, Rows, TableSpec};

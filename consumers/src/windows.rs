@@ -1,0 +1,187 @@
+//! What an actor did lately, in a few bytes and constant time an event: counts in a sliding window, the latest gaps, the latest targets, hours of a day.
+//!
+//! Time comes from the events and may step back (late events, another collector's clock): a time before the latest one counts as the latest one.
+
+use serde::{Deserialize, Serialize};
+
+/// Gaps and targets that are remembered of an actor.
+pub(crate) const REMEMBERED: usize = 16;
+
+/// Events in the last `WIDTH_MS` milliseconds, from two buckets of that width: the older one counts by the part that the window still covers,
+/// as if its events had come evenly. Wrong by less than the older bucket's count, right for steady traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SlidingCount<const WIDTH_MS: i64> {
+    bucket: i64,
+    current: u32,
+    previous: u32,
+}
+
+impl<const WIDTH_MS: i64> SlidingCount<WIDTH_MS> {
+    /// Counts one event and tells how many the window holds, this one included.
+    pub(crate) fn add(&mut self, at_ms: i64) -> f32 {
+        let bucket = at_ms.div_euclid(WIDTH_MS).max(self.bucket);
+        if bucket != self.bucket {
+            let follows = bucket == self.bucket + 1;
+            self.previous = if follows { self.current } else { 0 };
+            self.current = 0;
+            self.bucket = bucket;
+        }
+        self.current = self.current.saturating_add(1);
+        let into_bucket_ms = (at_ms - bucket * WIDTH_MS).max(0);
+        let still_covered = 1.0 - into_bucket_ms as f32 / WIDTH_MS as f32;
+        self.current as f32 + self.previous as f32 * still_covered
+    }
+}
+
+/// The latest gaps between an actor's events, milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LastGaps {
+    gaps_ms: [u32; REMEMBERED],
+    seen: u8,
+    next: u8,
+}
+
+impl LastGaps {
+    /// Remembers one gap.
+    pub(crate) fn add(&mut self, gap_ms: u32) {
+        push(&mut self.gaps_ms, &mut self.seen, &mut self.next, gap_ms);
+    }
+
+    /// Gaps remembered, their mean in milliseconds, and their coefficient of variation (standard deviation by mean); `None` without a gap above zero.
+    pub(crate) fn spread(&self) -> Option<(usize, f32, f32)> {
+        let gaps = &self.gaps_ms[..usize::from(self.seen)];
+        let sum: u64 = gaps.iter().map(|gap| u64::from(*gap)).sum();
+        if sum == 0 {
+            return None;
+        }
+        let mean = sum as f32 / gaps.len() as f32;
+        let variance = gaps
+            .iter()
+            .map(|gap| (*gap as f32 - mean) * (*gap as f32 - mean))
+            .sum::<f32>()
+            / gaps.len() as f32;
+        Some((gaps.len(), mean, variance.sqrt() / mean))
+    }
+}
+
+/// The latest targets of an actor, by fingerprint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LastTargets {
+    targets: [u16; REMEMBERED],
+    seen: u8,
+    next: u8,
+}
+
+impl LastTargets {
+    /// Remembers one target.
+    pub(crate) fn add(&mut self, fingerprint: u64) {
+        push(
+            &mut self.targets,
+            &mut self.seen,
+            &mut self.next,
+            fingerprint as u16,
+        );
+    }
+
+    /// Targets remembered, and how many different ones are among them.
+    pub(crate) fn distinct(&self) -> (usize, usize) {
+        let targets = &self.targets[..usize::from(self.seen)];
+        let distinct = targets
+            .iter()
+            .enumerate()
+            .filter(|(index, target)| !targets[..*index].contains(target))
+            .count();
+        (targets.len(), distinct)
+    }
+}
+
+fn push<T>(ring: &mut [T; REMEMBERED], seen: &mut u8, next: &mut u8, value: T) {
+    ring[usize::from(*next) % REMEMBERED] = value;
+    *next = (*next + 1) % REMEMBERED as u8;
+    *seen = (*seen + 1).min(REMEMBERED as u8);
+}
+
+/// In which of the last 24 hours an actor was active.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ActiveHours {
+    hour: i64,
+    active: u32,
+}
+
+impl ActiveHours {
+    /// Notes an event and tells in how many of the 24 hours up to it there was one.
+    pub(crate) fn add(&mut self, at_ms: i64) -> u32 {
+        let hour = at_ms.div_euclid(3_600_000).max(self.hour);
+        let passed = hour.abs_diff(self.hour);
+        self.active = if passed < 24 {
+            self.active << passed & 0xff_ffff
+        } else {
+            0
+        };
+        self.active |= 1;
+        self.hour = hour;
+        self.active.count_ones()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sliding_window_forgets_what_left_it() {
+        let mut count = SlidingCount::<1000>::default();
+        for at_ms in [0, 100, 900] {
+            count.add(at_ms);
+        }
+        assert_eq!(count.add(1000), 4.0);
+        assert_eq!(count.add(1500), 3.5);
+        assert_eq!(count.add(9000), 1.0);
+        assert_eq!(count.add(2000), 2.0, "a late event counts where time is");
+    }
+
+    #[test]
+    fn equal_gaps_have_no_spread_and_a_doubled_gap_has_some() {
+        let mut gaps = LastGaps::default();
+        assert_eq!(gaps.spread(), None);
+        gaps.add(0);
+        assert_eq!(
+            gaps.spread(),
+            None,
+            "a clock without resolution says nothing"
+        );
+        for _ in 0..REMEMBERED {
+            gaps.add(1000);
+        }
+        assert_eq!(gaps.spread(), Some((REMEMBERED, 1000.0, 0.0)));
+        gaps.add(2000);
+        assert!(gaps.spread().is_some_and(|(_, _, spread)| spread > 0.2));
+    }
+
+    #[test]
+    fn targets_beyond_the_remembered_ones_are_forgotten() {
+        let mut targets = LastTargets::default();
+        for target in 0..100 {
+            targets.add(target);
+        }
+        assert_eq!(targets.distinct(), (REMEMBERED, REMEMBERED));
+        for _ in 0..REMEMBERED {
+            targets.add(7);
+        }
+        assert_eq!(targets.distinct(), (REMEMBERED, 1));
+    }
+
+    #[test]
+    fn hours_of_activity_are_counted_over_one_day() {
+        let mut hours = ActiveHours::default();
+        for hour in 0..40 {
+            assert_eq!(hours.add(hour * 3_600_000), (hour + 1).min(24) as u32);
+        }
+        assert_eq!(
+            hours.add(41 * 3_600_000),
+            23,
+            "one hour of the last 24 was idle"
+        );
+        assert_eq!(hours.add(100 * 3_600_000), 1);
+    }
+}

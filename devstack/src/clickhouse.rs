@@ -1,0 +1,176 @@
+//! The ClickHouse engine with its HTTP server, in a child of our own binary. It serves until its stdin closes.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::error::Doing;
+use crate::folder::remove_all;
+use crate::service::{get, isolate};
+use crate::{Endpoints, StackError};
+
+const CONFIG: &str = "config.xml";
+const DATABASE: &str = "database";
+const MEMORY_BYTES_MAX: u64 = 4 << 30;
+const MEMORY_BYTES_MIN: u64 = 1 << 30;
+/// Starts the server, then reads stdin until its end.
+const SERVE: &str = "SYSTEM START LISTEN HTTP; \
+                     SELECT count() FROM file('/dev/stdin', 'LineAsString', 'l String') FORMAT Null";
+/// Which folder the answering server keeps its data in.
+const WHERE_IS_IT: &str =
+    "/?query=SELECT%20path%20FROM%20system.disks%20WHERE%20name%3D%27default%27%20FORMAT%20TSVRaw";
+
+/// The engine's settings. Without a file it would have no limits and no query log.
+fn config(memory_bytes_max: u64) -> String {
+    format!(
+        r#"<!-- written at each start -->
+<clickhouse>
+    <max_server_memory_usage>{memory_bytes_max}</max_server_memory_usage>
+    <mark_cache_size>268435456</mark_cache_size>
+    <primary_index_cache_size>268435456</primary_index_cache_size>
+    <max_concurrent_queries>100</max_concurrent_queries>
+    <max_connections>512</max_connections>
+    <keep_alive_timeout>30</keep_alive_timeout>
+    <max_thread_pool_size>1000</max_thread_pool_size>
+
+    <!-- A small pool: 8 merges and mutations at once. The bounds below are shares of it; their defaults are larger than
+         the whole pool and would keep large parts from ever being merged. -->
+    <background_pool_size>4</background_pool_size>
+    <background_merges_mutations_concurrency_ratio>2</background_merges_mutations_concurrency_ratio>
+    <merge_tree>
+        <number_of_free_entries_in_pool_to_lower_max_size_of_merge>3</number_of_free_entries_in_pool_to_lower_max_size_of_merge>
+        <number_of_free_entries_in_pool_to_execute_mutation>4</number_of_free_entries_in_pool_to_execute_mutation>
+        <number_of_free_entries_in_pool_to_execute_optimize_entire_partition>5</number_of_free_entries_in_pool_to_execute_optimize_entire_partition>
+    </merge_tree>
+
+    <!-- The only log table; the others (trace, text, metric, …) exist only where they are configured. -->
+    <query_log>
+        <database>system</database>
+        <table>query_log</table>
+        <ttl>event_date + INTERVAL 2 DAY DELETE</ttl>
+        <flush_interval_milliseconds>5000</flush_interval_milliseconds>
+        <max_size_rows>65536</max_size_rows>
+        <reserved_size_rows>1024</reserved_size_rows>
+        <buffer_size_rows_flush_threshold>32768</buffer_size_rows_flush_threshold>
+    </query_log>
+
+    <profiles>
+        <default>
+            <log_queries>1</log_queries>
+        </default>
+    </profiles>
+    <quotas>
+        <default/>
+    </quotas>
+    <users>
+        <!-- Any user of the engine can read files, so it serves loopback alone, and there a password guards nothing. -->
+        <default>
+            <password></password>
+            <networks>
+                <ip>127.0.0.1</ip>
+            </networks>
+            <profile>default</profile>
+            <quota>default</quota>
+        </default>
+    </users>
+</clickhouse>
+"#
+    )
+}
+
+/// Half of the machine's memory, within bounds: the rest is for Kafka, the registry and the consumers.
+fn memory_bytes_max(machine_bytes: u64) -> u64 {
+    (machine_bytes / 2).clamp(MEMORY_BYTES_MIN, MEMORY_BYTES_MAX)
+}
+
+fn machine_bytes() -> u64 {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"));
+    let kilobytes =
+        total.and_then(|total| total.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kilobytes.map_or(2 * MEMORY_BYTES_MAX, |kilobytes| kilobytes * 1024)
+}
+
+/// Writes the settings into the engine's folder, which no engine may be using.
+pub(crate) fn prepare(folder: &Path) -> Result<(), StackError> {
+    // The engine forgets the tables of `system` when it ends, but leaves their data, and then fails without a word to
+    // make the query log again: so that log begins anew at each start.
+    let orphaned = database(folder).join("data/system");
+    remove_all(&orphaned).doing(|| format!("deleting {}", orphaned.display()))?;
+    let path = folder.join(CONFIG);
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(&path, config(memory_bytes_max(machine_bytes()))))
+        .doing(|| format!("writing {}", path.display()))
+}
+
+fn database(folder: &Path) -> PathBuf {
+    folder.join(DATABASE)
+}
+
+/// Completes `command`, which runs the engine, to one that serves with its data in `folder` while its stdin is open.
+pub(crate) fn complete(command: &mut Command, folder: &Path, port: u16) {
+    isolate(command, folder);
+    let mut path = OsString::from("--path=");
+    path.push(database(folder));
+    command.arg(path).args([
+        &format!("--config-file={CONFIG}"),
+        &format!("--http_port={port}"),
+    ]);
+    command
+        .args([
+            "--listen_host=127.0.0.1",
+            "--log-level=warning",
+            "--query",
+            SERVE,
+        ])
+        .stdin(Stdio::piped());
+}
+
+/// Content when the server that answers keeps its data in our folder: the engine itself would not say that it could not
+/// bind its port, nor that the folder is locked.
+pub(crate) async fn probe(endpoints: &Endpoints, folder: &Path) -> Result<(), String> {
+    let found = get(&format!("{}{WHERE_IS_IT}", endpoints.clickhouse)).await?;
+    if Path::new(found.trim_end_matches('\n')) == database(folder) {
+        return Ok(());
+    }
+    Err(format!(
+        "{} is another server, of {}",
+        endpoints.clickhouse,
+        found.trim_end()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engine_gets_half_of_the_memory_within_bounds() {
+        let gib = 1 << 30;
+        assert_eq!(memory_bytes_max(gib), gib);
+        assert_eq!(memory_bytes_max(6 * gib), 3 * gib);
+        assert_eq!(memory_bytes_max(256 * gib), 4 * gib);
+    }
+
+    #[test]
+    fn the_engine_listens_on_loopback_and_ends_with_its_stdin() {
+        let mut command = Command::new("activity");
+        complete(&mut command, Path::new("/data/clickhouse"), 8123);
+        let args: Vec<_> = command
+            .get_args()
+            .map(|arg| arg.to_string_lossy())
+            .collect();
+        insta::assert_snapshot!(args.join("\n"), @r"
+        --path=/data/clickhouse/database
+        --config-file=config.xml
+        --http_port=8123
+        --listen_host=127.0.0.1
+        --log-level=warning
+        --query
+        SYSTEM START LISTEN HTTP; SELECT count() FROM file('/dev/stdin', 'LineAsString', 'l String') FORMAT Null
+        ");
+    }
+}

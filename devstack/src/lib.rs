@@ -1,0 +1,36 @@
+//! The real services without Docker, as child processes: Apache Kafka, Apicurio Registry, the ClickHouse engine.
+//!
+//! [`Stack::start`] fetches what is not there yet (pinned, through the machine's own package clients), starts the three on
+//! loopback with all data under one folder, and returns when they serve. They die with this process however it ends,
+//! and [`Stack::stop`] ends them in order. The same folder started again has all its data.
+//!
+//! The services are started through hidden verbs of the program that uses this library, so its `main` begins with
+//! [`run_hidden_verb`]; `examples/stack.rs` is a whole program.
+
+mod cache;
+mod clickhouse;
+mod clients;
+mod error;
+mod folder;
+mod java;
+mod kafka;
+mod launch;
+mod logs;
+mod machine;
+mod parts;
+mod ports;
+mod process;
+mod progress;
+mod registry;
+mod service;
+mod stack;
+
+pub use cache::{Downloads, PartDownload, prefetch};
+pub use error::StackError;
+pub use folder::{erase, find_running};
+pub use launch::{bound, run_hidden_verb};
+pub use ports::Ports;
+pub use process::{Process, Spawner};
+pub use progress::{Progress, Silent, Stderr};
+pub use service::{Endpoints, Service};
+pub use stack::{Stack, StackOptions};

@@ -1,0 +1,33 @@
+//! What stops a verb.
+
+use activity_platform::{clickhouse, kafka, registry};
+
+/// What stops a verb.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Kafka.
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
+    /// The registry.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    /// ClickHouse.
+    #[error(transparent)]
+    ClickHouse(#[from] clickhouse::Error),
+    /// A migration that was applied has another text now.
+    #[error(
+        "migration {number:04}_{name} was applied with another text: a migration that has run is never changed, add a new one"
+    )]
+    ChangedMigration {
+        /// Its number.
+        number: u32,
+        /// Its name.
+        name: String,
+    },
+    /// A file in `schemas/clickhouse` is not a migration.
+    #[error(transparent)]
+    BadMigration(#[from] activity_schemas::migrations::BadName),
+    /// A worker thread ended early.
+    #[error("a worker thread ended: {0}")]
+    Worker(#[from] tokio::task::JoinError),
+}

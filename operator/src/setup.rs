@@ -1,0 +1,248 @@
+//! `activity setup`: topics, schemas and tables, as the code knows them. Safe to run twice and by two at once: everything that is there already is left alone.
+
+use activity_consumers::{GROUPS, Group};
+use activity_platform::clickhouse::Database;
+use activity_platform::kafka::{self, TopicToCreate};
+use activity_platform::registry::Registry;
+use activity_platform::settings::Targets;
+use activity_runtime::delivery::{DEAD_LETTER_BYTES_MAX, dead_letter_topic};
+use activity_schemas::migrations::{self, Migration};
+use activity_schemas::{CLICKS, Content, EventKind, Partitions, Topic, WATCHES};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::Error;
+
+/// How long events stay in Kafka.
+const RETENTION_MS: u64 = 7 * 24 * 3600 * 1000;
+/// Dead letters wait longer: somebody has to look at them.
+const DEAD_LETTER_RETENTION_MS: u64 = 30 * 24 * 3600 * 1000;
+
+/// What set-up does, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Topics that were created.
+    pub topics_created: Vec<String>,
+    /// Topics that should be there.
+    pub topics: Vec<String>,
+    /// Schema ids by topic.
+    pub schemas: Vec<(String, u32)>,
+    /// Migrations that were applied now.
+    pub migrations_applied: Vec<String>,
+    /// All migrations.
+    pub migrations: Vec<String>,
+}
+
+/// Every topic that the code knows: events first, then the groups' own.
+pub fn topics() -> Vec<Topic> {
+    let mut topics = vec![CLICKS, WATCHES];
+    for topic in GROUPS.iter().flat_map(|group| group.reads) {
+        if !topics.contains(topic) {
+            topics.push(*topic);
+        }
+    }
+    topics
+}
+
+/// Topics as they are to be created.
+fn topics_to_create(
+    groups: &[Group],
+    topics: &[Topic],
+    prefix: &str,
+    partitions: u16,
+) -> Vec<TopicToCreate> {
+    let config = |retention_ms: u64| {
+        vec![
+            // Freshness, lag in seconds, retention and table partitions go by the broker's clock.
+            ("message.timestamp.type", "LogAppendTime".to_owned()),
+            ("retention.ms", retention_ms.to_string()),
+            ("cleanup.policy", "delete".to_owned()),
+        ]
+    };
+    let of_events = topics.iter().map(|topic| TopicToCreate {
+        name: topic.full_name(prefix),
+        partitions: match topic.partitions {
+            Partitions::Configured => i32::from(partitions),
+            Partitions::One => 1,
+        },
+        config: config(RETENTION_MS),
+    });
+    let of_dead_letters = groups.iter().map(|group| {
+        let mut config = config(DEAD_LETTER_RETENTION_MS);
+        config.push(("max.message.bytes", (2 * DEAD_LETTER_BYTES_MAX).to_string()));
+        TopicToCreate {
+            name: format!("{prefix}{}", dead_letter_topic(group.name)),
+            partitions: 1,
+            config,
+        }
+    });
+    of_events.chain(of_dead_letters).collect()
+}
+
+/// What set-up would do, without asking anybody.
+///
+/// # Errors
+/// If an embedded migration is misnamed.
+pub fn plan(targets: &Targets, partitions: u16) -> Result<Report, Error> {
+    let topics = topics_to_create(GROUPS, &topics(), &targets.kafka.topic_prefix, partitions);
+    Ok(Report {
+        topics: topics
+            .iter()
+            .map(|topic| format!("{} ({} partitions)", topic.name, topic.partitions))
+            .collect(),
+        migrations: migrations::all()?.iter().map(label).collect(),
+        ..Report::default()
+    })
+}
+
+/// Creates topics with `partitions` partitions, registers schemas, applies migrations.
+///
+/// # Errors
+/// [`Error`]; what was done until then stays and is found by the next run.
+pub async fn run(targets: &Targets, partitions: u16) -> Result<Report, Error> {
+    let mut report = plan(targets, partitions)?;
+    let to_create = topics_to_create(GROUPS, &topics(), &targets.kafka.topic_prefix, partitions);
+    let (created, schemas, migrations) = tokio::try_join!(
+        async { Ok(kafka::create_topics(&targets.kafka, &to_create).await?) },
+        register(targets),
+        migrate(targets)
+    )?;
+    report.topics_created = created;
+    report.schemas = schemas;
+    report.migrations_applied = migrations;
+    Ok(report)
+}
+
+/// Registers the schemas of all topics that carry events.
+async fn register(targets: &Targets) -> Result<Vec<(String, u32)>, Error> {
+    let registry = Registry::new(&targets.registry)?;
+    let mut ids = Vec::new();
+    for topic in topics() {
+        if let Content::Events(kind) = topic.content {
+            ids.push(
+                register_topic(
+                    &registry,
+                    kind,
+                    topic.full_name(&targets.kafka.topic_prefix),
+                )
+                .await?,
+            );
+        }
+    }
+    Ok(ids)
+}
+
+async fn register_topic(
+    registry: &Registry,
+    kind: EventKind,
+    topic: String,
+) -> Result<(String, u32), Error> {
+    registry.require_compatibility(&topic).await?;
+    let id = registry.register(kind, &topic).await?;
+    Ok((topic, id))
+}
+
+#[derive(Deserialize)]
+struct Applied {
+    number: u32,
+    checksum: String,
+}
+
+/// Applies the migrations that were not applied yet, in the order of their numbers.
+async fn migrate(targets: &Targets) -> Result<Vec<String>, Error> {
+    let database = Database::new(&targets.clickhouse)?;
+    let all = migrations::all()?;
+    let applied = applied(&database).await?;
+    let mut done = Vec::new();
+    for migration in &all {
+        let checksum = checksum(migration);
+        match applied
+            .iter()
+            .find(|applied| applied.number == migration.number)
+        {
+            Some(applied) if applied.checksum == checksum => continue,
+            Some(_) => {
+                return Err(Error::ChangedMigration {
+                    number: migration.number,
+                    name: migration.name.to_owned(),
+                });
+            }
+            None => (),
+        }
+        for statement in migration.statements(database.name()) {
+            database.execute(&statement).await?;
+        }
+        let row = serde_json::json!({ "number": migration.number, "name": migration.name, "checksum": checksum });
+        database.insert_json("migrations", &[row]).await?;
+        done.push(label(migration));
+    }
+    Ok(done)
+}
+
+/// What the database says was applied; nothing if it does not exist yet.
+async fn applied(database: &Database) -> Result<Vec<Applied>, Error> {
+    #[derive(Deserialize)]
+    struct Found {
+        tables: u64,
+    }
+    let sql = format!(
+        "SELECT count() AS tables FROM system.tables WHERE database = {} AND name = 'migrations'",
+        activity_platform::clickhouse::quoted(database.name())
+    );
+    let found: Vec<Found> = database.rows(&sql).await?;
+    if found.first().is_none_or(|found| found.tables == 0) {
+        return Ok(Vec::new());
+    }
+    Ok(database
+        .rows("SELECT number, checksum FROM {database}.migrations FINAL")
+        .await?)
+}
+
+fn checksum(migration: &Migration) -> String {
+    Sha256::digest(migration.sql)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+fn label(migration: &Migration) -> String {
+    format!("{:04}_{}", migration.number, migration.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_topic_that_a_group_reads_is_created_and_each_group_gets_dead_letters() {
+        let topics = topics_to_create(GROUPS, &topics(), "activity.", 4);
+        for group in GROUPS {
+            assert!(
+                topics
+                    .iter()
+                    .any(|topic| topic.name == format!("activity.dead-letters.{}", group.name))
+            );
+            for read in group.reads {
+                assert!(
+                    topics
+                        .iter()
+                        .any(|topic| topic.name == read.full_name("activity.")),
+                    "{}",
+                    read.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn no_topic_is_created_twice() {
+        let mut names: Vec<String> = topics_to_create(GROUPS, &topics(), "", 4)
+            .into_iter()
+            .map(|topic| topic.name)
+            .collect();
+        names.sort();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

@@ -1,0 +1,12 @@
+//! How a process of ours meets the outside: settings, Kafka, registry and ClickHouse clients, metrics, logs, health.
+//!
+//! Every address and name comes from [`settings`]; every other member gets clients from here and never reads the environment itself.
+
+pub mod clickhouse;
+pub mod health;
+pub mod kafka;
+pub mod logs;
+pub mod metrics;
+pub mod registry;
+pub mod settings;
+pub mod stop;

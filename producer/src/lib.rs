@@ -1,0 +1,19 @@
+//! Events out: the traffic model, the replay of recorded data, and their publication to Kafka.
+//!
+//! - [`traffic`]: what people (and a few scripts) do, seeded and pure.
+//! - [`mod@replay`]: recorded data as events, by a mapping file.
+//! - [`source`]: what both are to the publication.
+//! - [`mod@publish`]: into Kafka, at a [`Pace`], with counts of what was acknowledged.
+//! - [`args`]: the verbs `simulate` and `replay` of the command line.
+
+pub mod args;
+mod encode;
+mod pace;
+pub mod publish;
+pub mod replay;
+pub mod source;
+pub mod traffic;
+
+pub use args::{ReplayArgs, SimulateArgs, replay, simulate};
+pub use pace::Pace;
+pub use publish::{Progress, PublishError, Published, Publisher, Run};

@@ -1,0 +1,236 @@
+//! What the model promises, on its first hundred thousand events.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use activity_schemas::{Encoder, EventKind, WatchAction};
+use sha2::{Digest, Sha256};
+
+use super::*;
+use crate::encode::{encode, kind};
+use crate::source::{received_at, user_id};
+use activity_schemas::{Event, codec::FRAMING_BYTES};
+
+const EVENTS: usize = 100_000;
+
+/// Key, headers, and value after the framing, of the first events.
+fn fingerprint(traffic: &mut Traffic, events: usize) -> String {
+    let encoders = EventKind::ALL.map(|kind| Encoder::new(kind, 1).unwrap());
+    let (mut hash, mut value) = (Sha256::new(), Vec::new());
+    for _ in 0..events {
+        let outgoing = traffic.next_event();
+        let [clicks, watches] = &encoders;
+        let encoder = match kind(&outgoing.event) {
+            EventKind::Click => clicks,
+            EventKind::Watch => watches,
+        };
+        value.clear();
+        encode(encoder, &outgoing.event, &mut value).unwrap();
+        hash.update(user_id(&outgoing.event));
+        hash.update(outgoing.label.unwrap());
+        hash.update(outgoing.attack.unwrap());
+        hash.update(&value[FRAMING_BYTES..]);
+    }
+    hash.finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+fn world(seed: u64) -> Traffic {
+    Traffic::new(seed, TrafficSettings::default())
+}
+
+/// What the tests look at, of either kind of event.
+struct Seen {
+    occurred_at: i64,
+    received_at: i64,
+    user: String,
+    session: String,
+}
+
+fn seen(event: &Event<'_>) -> Seen {
+    let (occurred_at, session) = match event {
+        Event::Click(click) => (click.occurred_at, click.session_id),
+        Event::Watch(watch) => (watch.occurred_at, watch.session_id),
+    };
+    Seen {
+        occurred_at,
+        received_at: received_at(event),
+        user: user_id(event).to_owned(),
+        session: session.unwrap().to_owned(),
+    }
+}
+
+#[test]
+fn the_first_hundred_thousand_events_of_a_seed_are_these_bytes() {
+    insta::assert_snapshot!(fingerprint(&mut world(42), EVENTS));
+}
+
+#[test]
+fn a_seed_gives_the_same_bytes_every_time_and_another_seed_others() {
+    let first = fingerprint(&mut world(7), 20_000);
+    assert_eq!(first, fingerprint(&mut world(7), 20_000));
+    assert_ne!(first, fingerprint(&mut world(8), 20_000));
+}
+
+#[test]
+fn events_arrive_in_order_and_occur_before_they_arrive() {
+    let mut traffic = world(1);
+    let (mut arrived, mut late) = (0, 0);
+    let mut occurred: HashMap<String, i64> = HashMap::new();
+    for _ in 0..EVENTS {
+        let seen = seen(&traffic.next_event().event);
+        assert!(seen.received_at >= arrived);
+        assert!(seen.occurred_at <= seen.received_at);
+        arrived = seen.received_at;
+        late += usize::from(seen.received_at - seen.occurred_at > 5_000);
+        let before = occurred.insert(seen.user, seen.occurred_at).unwrap_or(0);
+        assert!(before <= seen.occurred_at);
+    }
+    assert!((EVENTS / 500..EVENTS / 50).contains(&late), "{late}");
+}
+
+#[test]
+fn a_user_has_one_session_at_a_time() {
+    let mut traffic = world(2);
+    let mut current: HashMap<String, String> = HashMap::new();
+    let mut past = BTreeSet::new();
+    for _ in 0..EVENTS {
+        let seen = seen(&traffic.next_event().event);
+        assert!(!past.contains(&seen.session));
+        let before = current.insert(seen.user, seen.session.clone());
+        if let Some(before) = before.filter(|before| *before != seen.session) {
+            past.insert(before);
+        }
+    }
+}
+
+#[test]
+fn model_time_keeps_the_rate_from_the_first_second_on() {
+    for events_per_second in [5.0, 20.0, 400.0] {
+        let settings = TrafficSettings {
+            events_per_second,
+            ..TrafficSettings::default()
+        };
+        let start = settings.start_at_ms;
+        let mut traffic = Traffic::new(3, settings);
+        for events in 1..=20_000 {
+            let passed_s = (received_at(&traffic.next_event().event) - start) as f64 / 1000.0;
+            let expected_s = f64::from(events) / events_per_second;
+            if events % 5_000 == 0 {
+                assert!((passed_s / expected_s - 1.0).abs() < 0.05);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_single_user_acts_fast_rather_than_twice() {
+    let settings = TrafficSettings {
+        users: 1,
+        ..TrafficSettings::default()
+    };
+    let mut traffic = Traffic::new(3, settings);
+    for _ in 0..10_000 {
+        assert_eq!(user_id(&traffic.next_event().event), "u0000000");
+    }
+}
+
+#[test]
+fn the_traffic_looks_like_this() {
+    let mut traffic = world(4);
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let (mut users, mut sessions) = (BTreeSet::new(), BTreeSet::new());
+    for _ in 0..EVENTS {
+        let outgoing = traffic.next_event();
+        let what = match &outgoing.event {
+            Event::Click(click) => format!("click {}", click.element.unwrap()),
+            Event::Watch(watch) => format!("watch {}", watch.action.name()),
+        };
+        let attack = outgoing.attack.unwrap();
+        assert_eq!(outgoing.label.unwrap() == "1", !attack.is_empty());
+        *counts
+            .entry(if attack.is_empty() {
+                what
+            } else {
+                format!("attack {attack}")
+            })
+            .or_default() += 1;
+        let seen = seen(&outgoing.event);
+        users.insert(seen.user);
+        sessions.insert(seen.session);
+    }
+    counts.insert("users".to_owned(), users.len());
+    counts.insert("sessions".to_owned(), sessions.len());
+    counts.insert("sessions open at the end".to_owned(), traffic.due.len());
+    insta::assert_debug_snapshot!(counts);
+}
+
+/// Hits among the 20 best of completed titles: (popularity, co-occurrence), titles that the user knows left out.
+fn recalls(completed: &[(String, String)]) -> (f64, f64) {
+    let mut popularity: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut together: HashMap<&str, BTreeMap<&str, u32>> = HashMap::new();
+    let mut history: HashMap<&str, Vec<&str>> = HashMap::new();
+    let (mut asked, mut popular_hits, mut together_hits) = (0, 0, 0);
+    for (index, (user, title)) in completed.iter().enumerate() {
+        let known = history.entry(user).or_default();
+        if known.contains(&title.as_str()) {
+            continue;
+        }
+        if index > completed.len() / 5 {
+            let mut scores: BTreeMap<&str, u32> = BTreeMap::new();
+            for other in known.iter().flat_map(|title| &together[title]) {
+                *scores.entry(other.0).or_default() += other.1;
+            }
+            asked += 1;
+            popular_hits += usize::from(top(&popularity, known).contains(&title.as_str()));
+            together_hits += usize::from(top(&scores, known).contains(&title.as_str()));
+        }
+        for other in known.iter() {
+            *together.entry(other).or_default().entry(title).or_default() += 1;
+            *together.entry(title).or_default().entry(other).or_default() += 1;
+        }
+        together.entry(title).or_default();
+        *popularity.entry(title).or_default() += 1;
+        known.push(title);
+    }
+    let share = |hits: usize| hits as f64 / f64::from(asked);
+    (share(popular_hits), share(together_hits))
+}
+
+fn top<'a>(scores: &BTreeMap<&'a str, u32>, known: &[&str]) -> Vec<&'a str> {
+    let mut ranked: Vec<(&str, u32)> = scores
+        .iter()
+        .map(|(title, score)| (*title, *score))
+        .filter(|(title, _)| !known.contains(title))
+        .collect();
+    ranked.sort_by_key(|(_, score)| std::cmp::Reverse(*score));
+    ranked
+        .into_iter()
+        .take(20)
+        .map(|(title, _)| title)
+        .collect()
+}
+
+#[test]
+fn what_was_watched_together_predicts_better_than_popularity() {
+    let settings = TrafficSettings {
+        users: 400,
+        events_per_second: 2.0,
+        ..TrafficSettings::default()
+    };
+    let mut traffic = Traffic::new(5, settings);
+    let mut completed = Vec::new();
+    while completed.len() < 6_000 {
+        if let Event::Watch(watch) = traffic.next_event().event
+            && watch.action == WatchAction::Complete
+        {
+            completed.push((watch.user_id.to_owned(), watch.video_id.to_owned()));
+        }
+    }
+    let (popularity, together) = recalls(&completed);
+    assert!(
+        together > 1.5 * popularity,
+        "co-occurrence {together:.3}, popularity {popularity:.3}"
+    );
+}
