@@ -57,10 +57,10 @@ pub async fn run(
         };
         let (settings, runtime, stop) = (args.runtime.clone(), Handle::current(), stop.clone());
         threads.push(tokio::task::spawn_blocking(move || {
-            let outcome = activity_runtime::run(group, settings, &clients, runtime, &stop);
-            // One process, one fate: what supervises it starts all of it again.
-            stop.cancel();
-            outcome.with_context(|| format!("group {}", group.name))
+            // One process, one fate: what supervises it starts all of it again. Also where this thread panics.
+            let _one_fate = stop.clone().drop_guard();
+            activity_runtime::run(group, settings, &clients, runtime, &stop)
+                .with_context(|| format!("group {}", group.name))
         }));
     }
     for thread in threads {

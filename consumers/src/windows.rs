@@ -47,21 +47,43 @@ impl LastGaps {
         push(&mut self.gaps_ms, &mut self.seen, &mut self.next, gap_ms);
     }
 
-    /// Gaps remembered, their mean in milliseconds, and their coefficient of variation (standard deviation by mean); `None` without a gap above zero.
-    pub(crate) fn spread(&self) -> Option<(usize, f32, f32)> {
-        let gaps = &self.gaps_ms[..usize::from(self.seen)];
-        let sum: u64 = gaps.iter().map(|gap| u64::from(*gap)).sum();
+    /// How regular they are; `None` without a gap above zero, for a clock without resolution says nothing.
+    pub(crate) fn rhythm(&self) -> Option<Rhythm> {
+        let mut gaps_ms = self.gaps_ms;
+        let gaps_ms = &mut gaps_ms[..usize::from(self.seen)];
+        gaps_ms.sort_unstable();
+        let sum: u64 = gaps_ms.iter().map(|gap| u64::from(*gap)).sum();
         if sum == 0 {
             return None;
         }
-        let mean = sum as f32 / gaps.len() as f32;
-        let variance = gaps
+        let count = gaps_ms.len() as f32;
+        let mean_ms = sum as f32 / count;
+        let deviations = gaps_ms.iter().map(|gap| *gap as f32 - mean_ms);
+        let variance = deviations.map(|gap| gap * gap).sum::<f32>() / count;
+        let median_ms = gaps_ms[gaps_ms.len() / 2];
+        let near = gaps_ms
             .iter()
-            .map(|gap| (*gap as f32 - mean) * (*gap as f32 - mean))
-            .sum::<f32>()
-            / gaps.len() as f32;
-        Some((gaps.len(), mean, variance.sqrt() / mean))
+            .filter(|gap| gap.abs_diff(median_ms) <= median_ms / 10);
+        Some(Rhythm {
+            gaps: gaps_ms.len(),
+            median_ms,
+            variation: variance.sqrt() / mean_ms,
+            near_median: near.count() as f32 / count,
+        })
     }
+}
+
+/// How regular the latest gaps are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Rhythm {
+    /// Gaps remembered.
+    pub(crate) gaps: usize,
+    /// The middle one, milliseconds.
+    pub(crate) median_ms: u32,
+    /// Coefficient of variation: standard deviation by mean. Random arrivals have 1.
+    pub(crate) variation: f32,
+    /// Share of the gaps within a tenth of the median. One late click spoils the variation, not this.
+    pub(crate) near_median: f32,
 }
 
 /// The latest targets of an actor, by fingerprint.
@@ -141,21 +163,24 @@ mod tests {
     }
 
     #[test]
-    fn equal_gaps_have_no_spread_and_a_doubled_gap_has_some() {
+    fn equal_gaps_are_regular_even_if_one_of_them_is_long() {
         let mut gaps = LastGaps::default();
-        assert_eq!(gaps.spread(), None);
+        assert_eq!(gaps.rhythm(), None);
         gaps.add(0);
-        assert_eq!(
-            gaps.spread(),
-            None,
-            "a clock without resolution says nothing"
-        );
+        assert_eq!(gaps.rhythm(), None, "a clock without resolution");
         for _ in 0..REMEMBERED {
             gaps.add(1000);
         }
-        assert_eq!(gaps.spread(), Some((REMEMBERED, 1000.0, 0.0)));
-        gaps.add(2000);
-        assert!(gaps.spread().is_some_and(|(_, _, spread)| spread > 0.2));
+        let regular = Rhythm {
+            gaps: REMEMBERED,
+            median_ms: 1000,
+            variation: 0.0,
+            near_median: 1.0,
+        };
+        assert_eq!(gaps.rhythm(), Some(regular));
+        gaps.add(60_000);
+        let delayed = gaps.rhythm().unwrap();
+        assert!(delayed.variation > 1.0 && delayed.near_median > 0.9);
     }
 
     #[test]

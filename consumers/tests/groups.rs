@@ -195,3 +195,47 @@ fn no_table_has_two_columns_of_one_name_or_two_groups() {
         }
     }
 }
+
+#[test]
+fn every_table_has_a_migration_that_knows_and_explains_its_columns_and_keeps_the_delivery_promise()
+{
+    let migrations = activity_schemas::migrations::all().expect("migrations are well named");
+    let statements: Vec<String> = migrations
+        .iter()
+        .flat_map(|migration| migration.statements("activity"))
+        .collect();
+    for table in GROUPS.iter().flat_map(|group| group.tables) {
+        let create = format!("CREATE TABLE IF NOT EXISTS activity.{}\n", table.name);
+        let statement = statements
+            .iter()
+            .find_map(|statement| Some(&statement[statement.find(&create)?..]))
+            .unwrap_or_else(|| panic!("no migration creates {}", table.name));
+        let origin = [
+            "_topic",
+            "_partition",
+            "_offset",
+            "_n",
+            "_epoch",
+            "_appended_at",
+        ];
+        for column in table.columns.iter().map(|column| column.name).chain(origin) {
+            let declaration = format!("    {column} ");
+            let line = statement
+                .lines()
+                .find(|line| line.starts_with(&declaration));
+            assert!(
+                line.is_some_and(|line| line.contains(" COMMENT '")),
+                "{}: {column} is not declared with a comment",
+                table.name
+            );
+        }
+        for promise in [
+            "ENGINE = MergeTree\n",
+            "non_replicated_deduplication_window = 100000",
+            "PARTITION BY toYYYYMM(_appended_at)",
+            "PROJECTION by_offset",
+        ] {
+            assert!(statement.contains(promise), "{}: {promise}", table.name);
+        }
+    }
+}

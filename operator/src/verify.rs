@@ -213,6 +213,12 @@ fn judge_ledger(report: &mut GroupReport, of: &PartitionLag, committed: i64, led
         || format!("{place}: offsets {end} to {committed} are committed but not in the ledger"),
     );
     let holes = ledger.covered.saturating_sub(ledger.lost + ledger.events);
+    let surplus = (ledger.lost + ledger.events).saturating_sub(ledger.covered);
+    report.find(
+        surplus,
+        |report| &mut report.unexpected,
+        || format!("{place}: the ledger's ranges have {surplus} messages more than offsets"),
+    );
     report.find(
         holes,
         |report| &mut report.missing,

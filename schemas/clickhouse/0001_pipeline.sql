@@ -64,5 +64,5 @@ CREATE TABLE IF NOT EXISTS {database}.snapshots
     bytes String COMMENT 'The chunk' CODEC(ZSTD(1))
 )
 ENGINE = ReplacingMergeTree(made_at)
-ORDER BY (consumer_group, topic, partition, slot, chunk)
+ORDER BY (consumer_group, topic, partition, epoch, slot, chunk)
 COMMENT 'State of stateful groups, where any instance finds it';

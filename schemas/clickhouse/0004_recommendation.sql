@@ -3,7 +3,7 @@
 
 CREATE TABLE IF NOT EXISTS {database}.recommendations
 (
-    user_id String COMMENT 'Whom the list is for' CODEC(ZSTD(1)),
+    user_id String COMMENT 'Whom the list is for; empty: for everybody who has none of their own yet' CODEC(ZSTD(1)),
     made_at DateTime64(3, 'UTC') COMMENT 'received_at of the event that the list was made after; it stands until the next list of that user' CODEC(Delta, ZSTD(1)),
     items Array(String) COMMENT 'Titles, best first' CODEC(ZSTD(1)),
     scores Array(Float32) COMMENT 'Score of each title, comparable within one list; 0: there for its popularity alone' CODEC(ZSTD(1)),
@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS {database}.recommendation_outcomes
     event_id UUID COMMENT 'Id of the first event of the playback',
     user_id String COMMENT 'Who began to watch' CODEC(ZSTD(1)),
     item_id String COMMENT 'The title' CODEC(ZSTD(1)),
-    rank UInt16 COMMENT 'Place of the title, from 1, on the list that stood before that event; 0: not on the list, or no list' CODEC(ZSTD(1)),
+    rank UInt16 COMMENT 'Place of the title, from 1, on the list that stood before that event (for a user without one, that for everybody); 0: not on the list, or no list' CODEC(ZSTD(1)),
     popularity_rank UInt16 COMMENT 'Place of the title, from 1, among as many titles with the most completions until then, without those that the user had completed; 0: not among them' CODEC(ZSTD(1)),
     watched_before Bool COMMENT 'The user had completed the title before, so that no list held it' CODEC(ZSTD(1)),
     made_at Nullable(DateTime64(3, 'UTC')) COMMENT 'made_at of the list that stood; NULL: there was none' CODEC(ZSTD(1)),

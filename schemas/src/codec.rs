@@ -171,7 +171,7 @@ fn decode_datum<'a, T: Deserialize<'a>>(
 
 /// serde_avro_fast has one error type; the end of the slice is told by its text, which the tests hold.
 fn classify(error: &str) -> DecodeError {
-    if error.starts_with("Unexpected end of slice") {
+    if error.starts_with("Unexpected end of slice") || error.ends_with("(Reached EOF)") {
         DecodeError::Truncated
     } else {
         DecodeError::Malformed(error.to_owned())

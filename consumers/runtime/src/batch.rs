@@ -197,6 +197,11 @@ impl Building {
         self.output.bytes() + self.dead_letter_bytes
     }
 
+    /// Append time of the first message, milliseconds since 1970-01-01 UTC.
+    pub fn oldest_ms(&self) -> Option<i64> {
+        (self.counts.events > 0).then_some(self.appended_first_ms)
+    }
+
     /// Age of the oldest message taken.
     pub fn age(&self, now: Instant) -> Duration {
         self.opened_at.map_or(Duration::ZERO, |opened| {

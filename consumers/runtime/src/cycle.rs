@@ -71,6 +71,8 @@ pub enum Outcome {
     Settled {
         /// Age of its oldest message, milliseconds.
         freshness_ms: i64,
+        /// Offsets of its range that are lost.
+        lost: u64,
     },
     /// It is not known to be there: claim it again and send it again.
     Unsettled {
@@ -126,6 +128,7 @@ pub async fn run(jobs: Vec<Job>, sink: Arc<Sink>) -> Vec<(u64, Outcome)> {
                 .observe(row.freshness_ms as f64 / 1000.0);
             Outcome::Settled {
                 freshness_ms: row.freshness_ms,
+                lost: row.lost,
             }
         }
         (Ok(_), Err(error)) => Outcome::Unsettled {
@@ -165,7 +168,7 @@ async fn settle(job: &Job, sink: &Sink) -> Result<LedgerRow, Unsettled> {
                 .map_err(|error| Unsettled::Delivery(error.to_string()))?;
             job.batch.delivered.store(true, Ordering::Release);
         }
-        Ok(())
+        Ok::<(), Unsettled>(())
     };
     let insert = async {
         for block in &job.batch.tables {
@@ -173,41 +176,52 @@ async fn settle(job: &Job, sink: &Sink) -> Result<LedgerRow, Unsettled> {
         }
         Ok::<(), Unsettled>(())
     };
-    let ((), ()) = futures_util::try_join!(deliver, insert)?;
-    let lost = lost(job, sink).await?;
-    Ok(ledger_row(job, sink, started, lost))
+    // Both to their ends: a delivery that is dropped half way is sent again from its first message.
+    let (delivered, inserted) = futures_util::join!(deliver, insert);
+    delivered?;
+    inserted?;
+    let gone = gone(job, sink).await?;
+    Ok(ledger_row(job, sink, started, &gone))
 }
 
 /// Offsets of the range that are gone from the log and not in ClickHouse either.
-async fn lost(job: &Job, sink: &Sink) -> Result<u64, Unsettled> {
+/// The part of a claimed range that the log no longer has: what an earlier attempt had brought in of it, and what is lost.
+#[derive(Default)]
+struct Gone {
+    rows: BTreeMap<&'static str, u64>,
+    offsets_there: u64,
+    lost: u64,
+}
+
+async fn gone(job: &Job, sink: &Sink) -> Result<Gone, Unsettled> {
     let batch = &job.batch;
+    let mut gone = Gone {
+        lost: batch.counts.lost,
+        ..Gone::default()
+    };
     if batch.first_read == batch.range.start {
-        return Ok(batch.counts.lost);
+        return Ok(gone);
     }
-    let gone = Range {
+    let range = Range {
         start: batch.range.start,
         end: batch.first_read,
     };
+    let (database, topic, partition, epoch) =
+        (&sink.database, &*job.topic, job.partition, job.epoch);
+    for table in sink.tables {
+        let rows = store::count_rows(database, table.name, topic, partition, range, epoch).await?;
+        gone.rows.insert(table.name, rows);
+    }
     let tables: Vec<&str> = sink.tables.iter().map(|table| table.name).collect();
-    let there = store::count_offsets(
-        &sink.database,
-        &tables,
-        &job.topic,
-        job.partition,
-        gone,
-        job.epoch,
-    )
-    .await?;
-    Ok(batch.counts.lost + ((gone.end - gone.start) as u64).saturating_sub(there))
+    gone.offsets_there =
+        store::count_offsets(database, &tables, topic, partition, range, epoch).await?;
+    gone.lost += ((range.end - range.start) as u64).saturating_sub(gone.offsets_there);
+    Ok(gone)
 }
 
 /// Brings one table's rows in, exactly once, in the way that the batch's history asks for.
+/// Brings one table's rows in, exactly once, in the way that the batch's history asks for.
 async fn insert_table(job: &Job, block: &TableBlock, sink: &Sink) -> Result<(), Unsettled> {
-    if job.claimed.elapsed() > Duration::from_millis(sink.settings.insert_start_ms_max) {
-        return Err(Unsettled::Uncertain(
-            "the claim is too old to begin an insert under it".to_owned(),
-        ));
-    }
     let token = token(
         sink.group,
         &job.topic,
@@ -216,21 +230,46 @@ async fn insert_table(job: &Job, block: &TableBlock, sink: &Sink) -> Result<(), 
         job.epoch,
     );
     match mode(job, sink) {
-        Mode::First => insert_all(block, &token, sink).await,
+        Mode::First => insert_all(job, block, &token, sink).await,
         Mode::Again => {
-            insert_all(block, &token, sink).await?;
+            // A look first: where all is there, the token, which may have left ClickHouse's window, is not relied on.
+            if count_there(job, block, sink).await? < block.rows {
+                insert_all(job, block, &token, sink).await?;
+            }
             ensure_all_there(job, block, &token, sink).await
         }
         Mode::MissingOnly => {
-            ensure_all_there(
-                job,
-                block,
-                &format!("{token}/from/{}", job.batch.first_read),
-                sink,
-            )
-            .await
+            let token = format!("{token}/from/{}", job.batch.first_read);
+            ensure_all_there(job, block, &token, sink).await
         }
     }
+}
+
+/// An insert begins soon after its claim, or not at all: an owner that was paused for long must look first whether it still is the owner.
+fn is_fresh(job: &Job, sink: &Sink) -> Result<(), Unsettled> {
+    if job.claimed.elapsed() <= Duration::from_millis(sink.settings.insert_start_ms_max) {
+        return Ok(());
+    }
+    Err(Unsettled::Uncertain(
+        "the claim is too old to begin an insert under it".to_owned(),
+    ))
+}
+
+/// Rows of the batch that the table has. Only what was really read can be counted against the rows that were built from it.
+async fn count_there(job: &Job, block: &TableBlock, sink: &Sink) -> Result<u64, Unsettled> {
+    let range = Range {
+        start: job.batch.first_read,
+        end: job.batch.range.end,
+    };
+    Ok(store::count_rows(
+        &sink.database,
+        block.table.name,
+        &job.topic,
+        job.partition,
+        range,
+        job.epoch,
+    )
+    .await?)
 }
 
 fn mode(job: &Job, sink: &Sink) -> Mode {
@@ -243,7 +282,13 @@ fn mode(job: &Job, sink: &Sink) -> Mode {
     }
 }
 
-async fn insert_all(block: &TableBlock, token: &str, sink: &Sink) -> Result<(), Unsettled> {
+async fn insert_all(
+    job: &Job,
+    block: &TableBlock,
+    token: &str,
+    sink: &Sink,
+) -> Result<(), Unsettled> {
+    is_fresh(job, sink)?;
     let started = Instant::now();
     let labels = &[sink.group, block.table.name];
     let insert = insert_of(block, token, sink);
@@ -278,49 +323,37 @@ fn insert_of<'a>(block: &'a TableBlock, token: &'a str, sink: &Sink) -> Insert<'
 }
 
 /// Counts the batch's rows and inserts those that are not there.
+/// Counts the batch's rows and inserts those that are not there.
 async fn ensure_all_there(
     job: &Job,
     block: &TableBlock,
     token: &str,
     sink: &Sink,
 ) -> Result<(), Unsettled> {
-    // Only what was really read can be counted against the rows that were built from it.
-    let range = Range {
-        start: job.batch.first_read,
-        end: job.batch.range.end,
-    };
-    let table = block.table.name;
-    let count = || {
-        store::count_rows(
-            &sink.database,
-            table,
-            &job.topic,
-            job.partition,
-            range,
-            job.epoch,
-        )
-    };
+    let (group, table, topic, partition) =
+        (sink.group, block.table.name, &job.topic, job.partition);
+    let (start, end, expected) = (job.batch.first_read, job.batch.range.end, block.rows);
     for repair in 2..2 + REPAIRS_MAX {
-        let mut there = count().await?;
-        if there < block.rows && job.batch.mode != Mode::MissingOnly {
+        let mut there = count_there(job, block, sink).await?;
+        if there < expected && job.batch.mode != Mode::MissingOnly {
             tokio::time::sleep(RENAME_PAUSE).await;
-            there = count().await?;
+            there = count_there(job, block, sink).await?;
         }
-        if there > block.rows {
-            tracing::error!(group = sink.group, table, topic = %job.topic, partition = job.partition, start = range.start, end = range.end, expected = block.rows, there, "more rows than events gave: run `activity verify`");
+        if there > expected {
+            tracing::error!(group, table, %topic, partition, start, end, expected, there, "more rows than events gave: run `activity verify`");
         }
-        if there >= block.rows {
+        if there >= expected {
             return Ok(());
         }
-        let missing = block.rows - there;
-        tracing::info!(group = sink.group, table, topic = %job.topic, partition = job.partition, start = range.start, end = range.end, missing, "rows are missing after an uncertain insert; inserting them");
-        insert_missing(job, block, &format!("{token}/{repair}"), range, sink).await?;
+        let missing = expected - there;
+        tracing::info!(group, table, %topic, partition, start, end, missing, "rows are missing after an uncertain insert; inserting them");
+        insert_missing(job, block, &format!("{token}/{repair}"), sink).await?;
         sink.metrics
             .rows_repaired
-            .with_label_values(&[sink.group, table])
+            .with_label_values(&[group, table])
             .inc_by(missing);
     }
-    if count().await? >= block.rows {
+    if count_there(job, block, sink).await? >= expected {
         return Ok(());
     }
     Err(Unsettled::Uncertain(format!(
@@ -333,9 +366,13 @@ async fn insert_missing(
     job: &Job,
     block: &TableBlock,
     token: &str,
-    range: Range,
     sink: &Sink,
 ) -> Result<(), Unsettled> {
+    is_fresh(job, sink)?;
+    let range = Range {
+        start: job.batch.first_read,
+        end: job.batch.range.end,
+    };
     let origin = [
         ("_topic", "String"),
         ("_partition", "Int32"),
@@ -378,17 +415,18 @@ async fn insert_missing(
     Ok(())
 }
 
-fn ledger_row(job: &Job, sink: &Sink, started: Instant, lost: u64) -> LedgerRow {
+fn ledger_row(job: &Job, sink: &Sink, started: Instant, gone: &Gone) -> LedgerRow {
     let batch = &job.batch;
     let inserted_at = now_ms();
     let mut rows: BTreeMap<&'static str, u64> =
         sink.tables.iter().map(|table| (table.name, 0)).collect();
-    rows.extend(
-        batch
-            .tables
-            .iter()
-            .map(|block| (block.table.name, block.rows)),
-    );
+    let built = batch
+        .tables
+        .iter()
+        .map(|block| (block.table.name, block.rows));
+    for (table, there) in built.chain(gone.rows.iter().map(|(table, there)| (*table, *there))) {
+        *rows.entry(table).or_default() += there;
+    }
     LedgerRow {
         consumer_group: sink.group,
         topic: job.topic.to_string(),
@@ -396,9 +434,9 @@ fn ledger_row(job: &Job, sink: &Sink, started: Instant, lost: u64) -> LedgerRow 
         epoch: job.epoch,
         start_offset: batch.range.start,
         end_offset: batch.range.end,
-        events: batch.counts.events,
+        events: batch.counts.events + gone.offsets_there,
         rejects: batch.counts.rejects,
-        lost,
+        lost: gone.lost,
         rows,
         bytes: batch.block_bytes() as u64,
         attempt: if batch.mode == Mode::First {

@@ -103,7 +103,9 @@ impl Delivery {
             .set("message.timeout.ms", "0")
             .set("message.max.bytes", (2 * DEAD_LETTER_BYTES_MAX).to_string())
             .set("queue.buffering.max.kbytes", QUEUE_KB_MAX)
-            .set("linger.ms", "2");
+            .set("linger.ms", "2")
+            // The next stage drops what is not above what it has seen: a message that overtakes a failed one would make it lost.
+            .set("enable.gapless.guarantee", "true");
         Ok(Self {
             producer: ThreadedProducer::from_config_and_context(&config, Context)?,
             topic_prefix: settings.topic_prefix.as_str().into(),

@@ -1,4 +1,6 @@
 //! The loop of one group: one thread polls, feeds lanes, claims and commits; inserts run beside it on the async runtime.
+//!
+//! `places.rs` holds the part that gives partitions their place, `flush.rs` the part that claims and commits, `report.rs` what is told to the outside.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,18 +8,17 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use activity_consumers::{Group, Headers};
+use activity_platform::clickhouse;
 use activity_platform::clickhouse::Database;
 use activity_platform::health::Readiness;
 use activity_platform::kafka;
 use activity_platform::metrics::Metrics;
 use activity_platform::registry::{self, Registry};
 use activity_platform::settings::{ClickHouseSettings, KafkaSettings, RegistrySettings};
-use activity_platform::{clickhouse, metrics};
 use activity_schemas::Topic;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message as _};
-use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -26,25 +27,24 @@ use crate::backoff::backoff;
 use crate::cycle::{Outcome, Sink};
 use crate::decoding::Schemas;
 use crate::delivery::Delivery;
-use crate::lane::{Assignment, Handled, Lane, Message, MessageHeaders, Phase};
-use crate::membership::{Change, Membership, Partition};
-use crate::open::{Opened, Opening, open};
+use crate::lane::{Handled, Lane, Message, MessageHeaders, Phase};
+use crate::membership::{Membership, Partition};
+use crate::open::OpenEnd;
 use crate::settings::RuntimeSettings;
-use crate::start::Start;
 use crate::store;
 
 /// How long one poll waits for a message: bounds how late a finished cycle is noticed.
 const POLL_TIMEOUT: Duration = Duration::from_millis(10);
 /// Messages between two looks at everything else.
 const POLL_MESSAGES_MAX: usize = 1_000;
-/// Metrics and pauses are brought up to date this often.
-const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(200);
 /// How long the loop waits for the registry before the partition is paused and others go on.
 const REGISTRY_WAIT: Duration = Duration::from_secs(1);
-/// A partition that needs an operator is looked at again this often.
-const STOPPED_FOR: Duration = Duration::from_secs(30);
-/// How long one seek may take.
-const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
+/// A registry that gave no answer is not waited for again in this time.
+const REGISTRY_SILENT_FOR: Duration = Duration::from_secs(2);
+/// How long the loop only waits for a cycle when a lane is full. Longer, and full lanes pause, which costs what was fetched ahead.
+const FULL_WAIT_MAX: Duration = Duration::from_millis(500);
+/// Messages in a row that a lane had seen already: the log is not the one that it knew.
+const SKIPPED_MAX: u64 = 10_000;
 
 /// What a group's process talks to.
 pub struct Clients {
@@ -77,7 +77,7 @@ pub enum RunError {
     Fatal(String),
 }
 
-/// The loop's state; `flush.rs` holds the half that claims and commits.
+/// The loop's state.
 pub(crate) struct Driver {
     pub(crate) group: &'static Group,
     pub(crate) settings: RuntimeSettings,
@@ -87,22 +87,31 @@ pub(crate) struct Driver {
     pub(crate) runtime: Handle,
     pub(crate) epoch: u32,
     pub(crate) fingerprint: Option<String>,
+    pub(crate) topics: Vec<(Topic, Arc<str>)>,
     pub(crate) lanes: HashMap<u64, Lane>,
     pub(crate) by_partition: HashMap<Partition, u64>,
-    pub(crate) cycle_in_flight: bool,
+    /// The coordinator has given us our share, be it empty.
+    pub(crate) joined: bool,
+    pub(crate) opened: (Sender<OpenEnd>, Receiver<OpenEnd>),
+    /// When the cycle under way began; None: there is none.
+    pub(crate) cycle_began: Option<Instant>,
     pub(crate) cycles: (Sender<CycleEnd>, Receiver<CycleEnd>),
     pub(crate) next_cycle_at: Instant,
+    pub(crate) commits_fail_since: Option<Instant>,
+    /// Deliveries that failed in a row, by partition.
+    pub(crate) delivery_failures: HashMap<Partition, u32>,
     /// Snapshots on their way.
     pub(crate) writes: JoinSet<()>,
+    pub(crate) schemas: Schemas,
+    pub(crate) housekeeping_at: Instant,
+    pub(crate) watermarks_at: Instant,
+    full_since: Option<Instant>,
     registry: Registry,
-    schemas: Schemas,
-    topics: Vec<(Topic, Arc<str>)>,
-    opened: (Sender<OpenEnd>, Receiver<OpenEnd>),
-    housekeeping_at: Instant,
+    registry_silent_until: Instant,
 }
 
-type CycleEnd = Vec<(u64, Outcome)>;
-type OpenEnd = (u64, Opened);
+/// What became of the batches of a cycle, by the number of their lane's assignment.
+pub(crate) type CycleEnd = Vec<(u64, Outcome)>;
 
 /// Runs one group until `stop` is cancelled or an error ends it. Blocking: give it a thread of its own; `runtime` carries its inserts.
 ///
@@ -115,6 +124,7 @@ pub fn run(
     runtime: Handle,
     stop: &CancellationToken,
 ) -> Result<(), RunError> {
+    clients.readiness.not_ready(group.name, "joining the group");
     let database = Database::new(&clients.clickhouse)?;
     let Some(epoch) = runtime.block_on(wait_for_epoch(
         &database,
@@ -134,11 +144,16 @@ pub fn run(
         .consumer
         .subscribe(&names)
         .map_err(kafka::Error::from)?;
-    while !stop.is_cancelled() {
-        driver.turn()?;
+    let mut outcome = Ok(());
+    while !stop.is_cancelled() && outcome.is_ok() {
+        outcome = driver.turn();
     }
-    driver.shut_down();
-    Ok(())
+    if outcome.is_ok() {
+        driver.shut_down();
+    }
+    // What is still being opened would keep the consumer, and with it the membership, alive.
+    driver.lanes.values().for_each(|lane| lane.cancel.cancel());
+    outcome
 }
 
 /// ClickHouse may come later than we do.
@@ -156,10 +171,7 @@ async fn wait_for_epoch(
         };
         attempt += 1;
         match asked {
-            Ok(epoch) => {
-                readiness.ready(group);
-                return Some(epoch);
-            }
+            Ok(epoch) => return Some(epoch),
             Err(error) => {
                 if attempt == 1 {
                     tracing::warn!(group, %error, "waiting for clickhouse; if the database is missing run `activity setup`");
@@ -258,7 +270,11 @@ impl Driver {
             fingerprint,
             lanes: HashMap::new(),
             by_partition: HashMap::new(),
-            cycle_in_flight: false,
+            joined: false,
+            cycle_began: None,
+            full_since: None,
+            commits_fail_since: None,
+            registry_silent_until: Instant::now(),
             cycles: channel(),
             next_cycle_at: Instant::now(),
             writes: JoinSet::new(),
@@ -267,6 +283,8 @@ impl Driver {
             topics,
             opened: channel(),
             housekeeping_at: Instant::now(),
+            watermarks_at: Instant::now(),
+            delivery_failures: HashMap::new(),
         })
     }
 
@@ -277,247 +295,43 @@ impl Driver {
         self.seek_lanes();
         self.finish_cycle(Duration::ZERO);
         self.start_cycle(Instant::now(), false);
-        if self.is_full() && self.cycle_in_flight {
-            // Nothing can be taken before the cycle ends; the group's heartbeats go on by themselves.
-            self.finish_cycle(Duration::from_millis(50));
+        if !self.waits_for_cycle(Instant::now()) {
+            self.apply_pauses();
+            self.poll();
+            self.tend_redos();
         }
-        self.poll();
         self.housekeep(Instant::now());
-        if let Some(fatal) = self.sink.delivery.fatal_error().or_else(|| {
+        let consumer_error = || {
             self.consumer
                 .client()
                 .fatal_error()
                 .map(|(code, why)| format!("{code}: {why}"))
-        }) {
-            return Err(RunError::Fatal(fatal));
-        }
-        Ok(())
-    }
-
-    /// Makes and drops lanes as the group's coordinator says.
-    pub(crate) fn apply_changes(&mut self) {
-        for change in self.consumer.context().take_changes() {
-            match change {
-                Change::Revoked(partition) => {
-                    if let Some(assignment) = self.by_partition.remove(&partition) {
-                        self.lanes.remove(&assignment);
-                    }
-                    self.forget(&partition);
-                }
-                Change::Assigned {
-                    partition,
-                    assignment,
-                    cancel,
-                } => self.add_lane(partition, assignment, cancel),
-            }
+        };
+        match self.sink.delivery.fatal_error().or_else(consumer_error) {
+            Some(fatal) => Err(RunError::Fatal(fatal)),
+            None => Ok(()),
         }
     }
 
-    fn add_lane(&mut self, partition: Partition, assignment: u64, cancel: CancellationToken) {
-        let Some((topic, name)) = self
-            .topics
-            .iter()
-            .find(|(_, name)| **name == *partition.0)
-            .cloned()
-        else {
-            return;
-        };
-        self.readiness.not_ready(&part(&partition), "opening");
-        if let Some(previous) = self.by_partition.insert(partition.clone(), assignment) {
-            self.lanes.remove(&previous);
+    /// Whether this turn only waits, because a lane is full and the cycle that makes room for it ends soon: heartbeats go on by themselves, and a pause would
+    /// throw away what was fetched ahead.
+    fn waits_for_cycle(&mut self, now: Instant) -> bool {
+        if self.cycle_began.is_none() || !self.is_full() {
+            self.full_since = None;
+            return false;
         }
-        let at = Assignment {
-            topic,
-            name,
-            partition: partition.1,
-            number: assignment,
-            cancel,
-        };
-        let lane = Lane::new(self.group, &self.settings, self.epoch, at);
-        self.lanes.insert(assignment, lane);
-        self.open_lane(assignment);
-    }
-
-    /// Asks, beside the loop, where a lane stands.
-    pub(crate) fn open_lane(&mut self, assignment: u64) {
-        let Some(lane) = self.lanes.get_mut(&assignment) else {
-            return;
-        };
-        lane.phase = Phase::Opening;
-        let opening = Opening {
-            group: self.group.name,
-            topic: lane.name.clone(),
-            partition: lane.partition,
-            epoch: self.epoch,
-            fingerprint: self.fingerprint.clone(),
-        };
-        let (consumer, database, cancel) = (
-            self.consumer.clone(),
-            self.sink.database.clone(),
-            lane.cancel.clone(),
-        );
-        let (readiness, part, done) = (
-            self.readiness.clone(),
-            part(&(lane.name.to_string(), lane.partition)),
-            self.opened.0.clone(),
-        );
-        self.runtime.spawn(async move {
-            let report = |why: String| readiness.not_ready(&part, why);
-            if let Some(opened) = open(opening, consumer, database, cancel, report).await {
-                // The loop is gone if nobody receives.
-                let _ = done.send((assignment, opened));
-            }
-        });
-    }
-
-    fn apply_opened(&mut self) {
-        while let Ok((assignment, opened)) = self.opened.1.try_recv() {
-            self.place_lane(assignment, opened);
+        let since = *self.full_since.get_or_insert(now);
+        let waits = now.saturating_duration_since(since) < FULL_WAIT_MAX;
+        if waits {
+            self.finish_cycle(Duration::from_millis(50));
         }
-        let now = Instant::now();
-        let again: Vec<u64> = self
-            .lanes
-            .iter()
-            .filter(|(_, lane)| matches!(lane.phase, Phase::Stopped { until } if until <= now))
-            .map(|(assignment, _)| *assignment)
-            .collect();
-        for assignment in again {
-            self.open_lane(assignment);
-        }
-    }
-
-    fn place_lane(&mut self, assignment: u64, mut opened: Opened) {
-        let Some(lane) = self.lanes.get(&assignment) else {
-            return;
-        };
-        let at = Assignment {
-            topic: lane.topic,
-            name: lane.name.clone(),
-            partition: lane.partition,
-            number: assignment,
-            cancel: lane.cancel.clone(),
-        };
-        let (name, partition) = (at.name.clone(), at.partition);
-        let part = part(&(name.to_string(), partition));
-        let (group, now) = (self.group, Instant::now());
-        if let Start::Stop { why } = &opened.start {
-            tracing::error!(group = group.name, topic = %name, partition, "{why}");
-            self.readiness.not_ready(&part, why);
-            if let Some(lane) = self.lanes.get_mut(&assignment) {
-                lane.phase = Phase::Stopped {
-                    until: now + STOPPED_FOR,
-                };
-            }
-            return;
-        }
-        // A fresh lane each time: what an earlier placement had built belongs to nobody.
-        let fresh = || Lane::new(group, &self.settings, self.epoch, at.clone());
-        let mut lane = fresh();
-        let stateful = self.fingerprint.is_some();
-        if opened.unfit_snapshot {
-            tracing::warn!(group = group.name, topic = %name, partition, "the stored state is of other code or settings: rebuilding it from the start of the log");
-        }
-        let (slot, snapshot) = opened
-            .snapshot
-            .take()
-            .map_or((0, None), |(slot, snapshot)| {
-                (1 - slot.min(1), Some(snapshot))
-            });
-        let placed = lane.place(&opened.start, opened.log_first, snapshot.as_ref(), stateful, now).or_else(|error| {
-            tracing::warn!(group = group.name, topic = %name, partition, %error, "rebuilding the state from the start of the log");
-            lane = fresh();
-            lane.place(&opened.start, opened.log_first, None, stateful, now)
-        });
-        let Ok(to) = placed else {
-            return;
-        };
-        lane.snapshots.slot = slot;
-        lane.phase = Phase::Seeking {
-            to,
-            not_before: now,
-        };
-        self.say_where(&opened, &name, partition, to);
-        self.sink
-            .metrics
-            .restore_seconds
-            .with_label_values(&[group.name])
-            .observe(opened.began.elapsed().as_secs_f64());
-        self.lanes.insert(assignment, lane);
-    }
-
-    fn say_where(&self, opened: &Opened, topic: &str, partition: i32, to: i64) {
-        let group = self.group.name;
-        let (Start::At { notice, .. } | Start::Redo { notice, .. }) = &opened.start else {
-            return;
-        };
-        if let Some(notice) = notice {
-            tracing::warn!(group, topic, partition, "{notice}");
-        }
-        if let Start::At {
-            lost: Some(lost), ..
-        } = &opened.start
-        {
-            let messages = lost.end - lost.start;
-            tracing::error!(
-                group,
-                topic,
-                partition,
-                messages,
-                from = lost.start,
-                to = lost.end,
-                "the log no longer has messages that this group has not read"
-            );
-            self.sink
-                .metrics
-                .events_lost
-                .with_label_values(&[group, topic, &partition.to_string()])
-                .inc_by(messages as u64);
-        }
-        tracing::debug!(group, topic, partition, start = ?opened.start, read_from = to, "partition opened");
-    }
-
-    /// Sends lanes that know their place there, and lets their messages come.
-    fn seek_lanes(&mut self) {
-        let now = Instant::now();
-        for lane in self.lanes.values_mut() {
-            let Phase::Seeking { to, not_before } = lane.phase else {
-                continue;
-            };
-            if now < not_before {
-                continue;
-            }
-            let mut list = TopicPartitionList::new();
-            let sought = list
-                .add_partition_offset(&lane.name, lane.partition, Offset::Offset(to))
-                .and_then(|()| self.consumer.seek_partitions(list, SEEK_TIMEOUT))
-                .and_then(|list| {
-                    list.elements()
-                        .iter()
-                        .try_for_each(|element| element.error())
-                });
-            match sought {
-                Ok(()) => {
-                    lane.phase = Phase::Running;
-                    self.readiness
-                        .ready(&part(&(lane.name.to_string(), lane.partition)));
-                }
-                // Right after an assignment the client may not be ready to seek.
-                Err(error) => {
-                    tracing::debug!(topic = %lane.name, partition = lane.partition, %error, "seek failed; trying again");
-                    lane.phase = Phase::Seeking {
-                        to,
-                        not_before: now + Duration::from_millis(100),
-                    };
-                }
-            }
-        }
-        self.apply_pauses();
+        waits
     }
 
     /// Polls a bounded number of messages and feeds them to their lanes.
     fn poll(&mut self) {
         let consumer = self.consumer.clone();
-        let mut timeout = if self.cycle_in_flight {
+        let mut timeout = if self.cycle_began.is_some() {
             Duration::from_millis(1)
         } else {
             POLL_TIMEOUT
@@ -530,79 +344,60 @@ impl Driver {
             }
             timeout = Duration::ZERO;
         }
-        let mut lost = Vec::new();
-        for (partition, assignment) in &self.by_partition {
-            let running = |lane: &&mut Lane| lane.phase == Phase::Running && lane.is_redoing();
-            if let Some(lane) = self.lanes.get_mut(assignment).filter(running) {
-                lane.close_redo();
-                let log_first = consumer
-                    .context()
-                    .log_ends(partition)
-                    .map_or(0, |ends| ends.first);
-                lost.extend(lane.redo_is_lost(log_first).then_some(*assignment));
-            }
-        }
-        lost.into_iter()
-            .for_each(|assignment| self.open_lane(assignment));
     }
 
     fn receive(&mut self, message: &BorrowedMessage<'_>) {
-        let (topic, partition) = (message.topic(), message.partition());
-        let Some(lane) = self.lanes.values_mut().find(|lane| {
+        let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
+        let is_its_lane = |lane: &&mut Lane| {
             lane.partition == partition && *lane.name == *topic && lane.phase == Phase::Running
-        }) else {
+        };
+        let Some(lane) = self.lanes.values_mut().find(is_its_lane) else {
             return;
         };
         let headers = KafkaHeaders(message.headers());
-        let offset = message.offset();
+        let appended_at_ms = message.timestamp().to_millis().unwrap_or(0);
         let received = Message {
             offset,
-            appended_at_ms: message.timestamp().to_millis().unwrap_or(0),
+            appended_at_ms,
             key: message.key(),
             payload: message.payload(),
             headers: &headers,
         };
         let now = Instant::now();
         let log_first = if offset > lane.next() {
-            self.consumer
-                .context()
-                .log_ends(&(topic.to_owned(), partition))
-                .map_or(0, |ends| ends.first)
+            log_first(&self.consumer, topic, partition, offset - lane.next())
         } else {
             0
         };
         loop {
             match lane.handle(&received, &self.schemas, log_first, now) {
-                Handled::Taken(Some(reason)) => {
-                    let labels = [self.group.name, topic, &partition.to_string(), reason];
-                    self.sink
-                        .metrics
-                        .events_rejected
-                        .with_label_values(&labels)
-                        .inc();
+                Handled::Taken(reason) => {
+                    lane.waiting_for = None;
+                    if let Some(reason) = reason {
+                        let labels = [self.group.name, topic, &partition.to_string(), reason];
+                        self.sink
+                            .metrics
+                            .events_rejected
+                            .with_label_values(&labels)
+                            .inc();
+                    }
                     return;
                 }
-                Handled::Taken(None) | Handled::Replayed | Handled::Skipped => return,
+                Handled::Replayed => return,
+                Handled::Skipped if lane.skipped < SKIPPED_MAX => return,
+                Handled::Skipped | Handled::RangeLost => {
+                    let assignment = lane.assignment;
+                    return self.open_lane(assignment);
+                }
                 Handled::UnknownSchema(id) => {
-                    let asked = self.runtime.block_on(async {
-                        tokio::time::timeout(REGISTRY_WAIT, self.registry.schema(id)).await
-                    });
-                    match asked {
-                        Ok(Ok(json)) => self.schemas.add(id, &json),
-                        Ok(Err(registry::Error::NoSuchSchema { .. })) => {
-                            self.schemas.add_missing(id, now)
-                        }
-                        Ok(Err(error)) => {
-                            return stall(lane, offset, &self.readiness, &error.to_string());
-                        }
-                        Err(_) => {
-                            return stall(
-                                lane,
-                                offset,
-                                &self.readiness,
-                                "schema registry: no answer",
-                            );
-                        }
+                    if let Err(why) = resolve(
+                        id,
+                        &self.runtime,
+                        &self.registry,
+                        &mut self.schemas,
+                        &mut self.registry_silent_until,
+                    ) {
+                        return lane.stall(offset, why, now);
                     }
                 }
             }
@@ -610,12 +405,9 @@ impl Driver {
     }
 
     /// Whether a lane, or all together, hold as much as they may.
-    pub(crate) fn is_full(&self) -> bool {
+    fn is_full(&self) -> bool {
         self.bytes() >= self.settings.buffered_bytes_max
-            || self
-                .lanes
-                .values()
-                .any(|lane| lane.sealed.is_some() && lane.is_full(&self.settings))
+            || self.lanes.values().any(|lane| lane.is_full(&self.settings))
     }
 
     /// Memory held by batches.
@@ -627,13 +419,14 @@ impl Driver {
     pub(crate) fn apply_pauses(&mut self) {
         let all_full = self.bytes() >= self.settings.buffered_bytes_max;
         for lane in self.lanes.values_mut() {
-            let full = lane.sealed.is_some() && (all_full || lane.is_full(&self.settings));
+            // A range that is built again, and state that is rebuilt, must come to their ends; both are bounded by what was once a batch.
+            let full = lane.is_full(&self.settings)
+                || (all_full && !lane.is_redoing() && !lane.is_replaying());
             let wanted = lane.phase != Phase::Running || full;
             if wanted == lane.paused {
                 continue;
             }
-            let mut list = TopicPartitionList::new();
-            list.add_partition(&lane.name, lane.partition);
+            let list = lane.partition_list();
             let done = if wanted {
                 self.consumer.pause(&list)
             } else {
@@ -647,91 +440,49 @@ impl Driver {
             }
         }
     }
-
-    fn housekeep(&mut self, now: Instant) {
-        if now < self.housekeeping_at {
-            return;
-        }
-        self.housekeeping_at = now + HOUSEKEEPING_INTERVAL;
-        self.schemas.tidy(now);
-        let metrics = &self.sink.metrics;
-        metrics
-            .buffered_bytes
-            .with_label_values(&[self.group.name])
-            .set(self.bytes() as i64);
-        for ((topic, partition), assignment) in &self.by_partition {
-            let Some(lane) = self.lanes.get_mut(assignment) else {
-                continue;
-            };
-            let labels = [self.group.name, topic.as_str(), &partition.to_string()];
-            metrics
-                .events_read
-                .with_label_values(&labels)
-                .inc_by(std::mem::take(&mut lane.read));
-            metrics
-                .events_processed
-                .with_label_values(&labels)
-                .inc_by(std::mem::take(&mut lane.processed));
-            metrics
-                .events_replayed
-                .with_label_values(&labels)
-                .inc_by(std::mem::take(&mut lane.replayed));
-            metrics
-                .paused
-                .with_label_values(&labels)
-                .set(i64::from(lane.paused));
-            if let Some(settled) = lane.committed {
-                metrics
-                    .current_offset
-                    .with_label_values(&labels)
-                    .set(settled);
-            }
-            if let Some(ends) = self
-                .consumer
-                .context()
-                .log_ends(&(topic.clone(), *partition))
-                .filter(|ends| ends.next >= 0)
-            {
-                let lag = (ends.next - lane.committed.unwrap_or(lane.building.start)).max(0);
-                metrics.lag.with_label_values(&labels).set(lag);
-                let age_ms = if lag > 0 && lane.settled_appended_ms > 0 {
-                    crate::cycle::now_ms() - lane.settled_appended_ms
-                } else {
-                    0
-                };
-                metrics.lag_ms.with_label_values(&labels).set(age_ms.max(0));
-            }
-        }
-    }
-
-    fn forget(&self, partition: &Partition) {
-        self.readiness.ready(&part(partition));
-        let (topic, id, group, m) = (
-            &partition.0,
-            partition.1.to_string(),
-            self.group.name,
-            &self.sink.metrics,
-        );
-        metrics::forget_partition(&m.lag, group, topic, &id);
-        metrics::forget_partition(&m.lag_ms, group, topic, &id);
-        metrics::forget_partition(&m.current_offset, group, topic, &id);
-        metrics::forget_partition(&m.paused, group, topic, &id);
-    }
 }
 
-/// A partition's name in readiness reports.
-pub(crate) fn part((topic, partition): &Partition) -> String {
-    format!("{topic}/{partition}")
+/// First offset of the log, to tell a loss from a hole. The client's own figure may be a second old: where more than one offset is jumped (one is the marker
+/// of a transaction) the broker is asked.
+fn log_first(consumer: &BaseConsumer<Membership>, topic: &str, partition: i32, jumped: i64) -> i64 {
+    let known = consumer
+        .context()
+        .log_ends(&(topic.to_owned(), partition))
+        .map_or(0, |ends| ends.first);
+    if jumped <= 1 {
+        return known;
+    }
+    consumer
+        .fetch_watermarks(topic, partition, REGISTRY_WAIT)
+        .map_or(known, |(first, _)| first)
 }
 
-/// The lane waits for the registry and reads the message again; others go on.
-fn stall(lane: &mut Lane, offset: i64, readiness: &Readiness, why: &str) {
-    tracing::warn!(topic = %lane.name, partition = lane.partition, offset, why, "waiting for a schema");
-    readiness.not_ready(&part(&(lane.name.to_string(), lane.partition)), why);
-    lane.phase = Phase::Seeking {
-        to: offset,
-        not_before: Instant::now() + Duration::from_secs(1),
-    };
+/// Fetches a writer's schema; the error says why it must be waited for.
+fn resolve(
+    id: u32,
+    runtime: &Handle,
+    registry: &Registry,
+    schemas: &mut Schemas,
+    silent_until: &mut Instant,
+) -> Result<(), String> {
+    if Instant::now() < *silent_until {
+        return Err("schema registry: no answer".to_owned());
+    }
+    let asked =
+        runtime.block_on(async { tokio::time::timeout(REGISTRY_WAIT, registry.schema(id)).await });
+    match asked {
+        Ok(Ok(json)) => schemas.add(id, &json),
+        Ok(Err(registry::Error::NoSuchSchema { .. })) => schemas.add_missing(id, Instant::now()),
+        silent => {
+            *silent_until = Instant::now() + REGISTRY_SILENT_FOR;
+            return Err(
+                silent.map_or("schema registry: no answer".to_owned(), |answer| {
+                    answer.map_or_else(|error| error.to_string(), |_| String::new())
+                }),
+            );
+        }
+    }
+    Ok(())
 }
 
 struct KafkaHeaders<'a>(Option<&'a BorrowedHeaders>);

@@ -1,6 +1,6 @@
 //! The half of the loop that claims, hands over to cycles, settles and commits.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
@@ -8,18 +8,24 @@ use rdkafka::consumer::Consumer as _;
 use crate::backoff::backoff;
 use crate::claim::Claim;
 use crate::cycle::{self, Job, Outcome, now_ms};
-use crate::driver::{Driver, part};
+use crate::driver::Driver;
 use crate::lane::{Lane, Phase};
 use crate::membership::{Commit, CommitError, Partition};
 use crate::store::{self, PartitionOf};
 
+/// A commit that failed is tried again after this long.
+const COMMIT_PAUSE: Duration = Duration::from_millis(100);
 /// A stop looks at its cycle this often.
 const SHUTDOWN_STEP: Duration = Duration::from_millis(20);
 
 impl Driver {
     /// Seals what is due, claims it and what must be tried again in one commit, and starts a cycle. `all`: everything is due.
     pub(crate) fn start_cycle(&mut self, now: Instant, all: bool) {
-        if self.cycle_in_flight || (now < self.next_cycle_at && !all) {
+        let waits = now < self.next_cycle_at
+            && !all
+            && (self.commits_fail_since.is_some()
+                || !self.lanes.values().any(|lane| lane.is_full(&self.settings)));
+        if self.cycle_began.is_some() || waits {
             return;
         }
         self.seal_due(now, all);
@@ -53,12 +59,16 @@ impl Driver {
                     .commit_seconds
                     .with_label_values(&[self.group.name])
                     .observe(took.as_secs_f64());
+                self.commits_fail_since = None;
                 self.committed(&commits, &committed.into_iter().collect());
                 self.hand_over(&claims, now);
             }
             Err(CommitError::Retry(error)) => {
-                tracing::debug!(group = self.group.name, %error, "commit failed; trying again");
-                self.next_cycle_at = now + Duration::from_millis(100);
+                if self.commits_fail_since.is_none() {
+                    tracing::info!(group = self.group.name, %error, "commit failed; trying again");
+                }
+                self.commits_fail_since.get_or_insert(now);
+                self.next_cycle_at = now + COMMIT_PAUSE;
             }
             Err(CommitError::Fenced(error)) => {
                 tracing::warn!(group = self.group.name, %error, "this member was replaced; dropping what it holds");
@@ -99,7 +109,7 @@ impl Driver {
             .values_mut()
             .filter(|lane| lane.is_due(&self.settings, age / 2, pressure, now))
         {
-            lane.seal();
+            lane.seal(now);
             let due = lane.snapshots.pending.is_none()
                 && now.saturating_duration_since(lane.snapshots.taken_at) >= interval;
             if let Some(fingerprint) = fingerprint.as_ref().filter(|_| due || all) {
@@ -196,7 +206,7 @@ impl Driver {
         if jobs.is_empty() {
             return;
         }
-        self.cycle_in_flight = true;
+        self.cycle_began = Some(now);
         let inserts: usize = 1 + jobs.iter().map(|job| job.batch.tables.len()).sum::<usize>();
         // Batches that fill by themselves come as fast as ClickHouse takes them; the limit is for small ones.
         let full = jobs.iter().any(|job| {
@@ -213,9 +223,22 @@ impl Driver {
             )
         };
         let (sink, done) = (self.sink.clone(), self.cycles.0.clone());
+        let assignments: Vec<u64> = jobs.iter().map(|job| job.assignment).collect();
+        let cycle = self.runtime.spawn(cycle::run(jobs, sink));
         self.runtime.spawn(async move {
+            let outcomes = cycle.await.unwrap_or_else(|error| {
+                let unsettled = |assignment| {
+                    (
+                        assignment,
+                        Outcome::Unsettled {
+                            why: error.to_string(),
+                        },
+                    )
+                };
+                assignments.into_iter().map(unsettled).collect()
+            });
             // The loop is gone if nobody receives.
-            let _ = done.send(cycle::run(jobs, sink).await);
+            let _ = done.send(outcomes);
         });
     }
 
@@ -236,41 +259,38 @@ impl Driver {
         let Some(outcomes) = ended else {
             return;
         };
-        self.cycle_in_flight = false;
+        self.cycle_began = None;
         for (assignment, outcome) in outcomes {
             match outcome {
-                Outcome::Settled { .. } => self.settled(assignment),
+                Outcome::Settled { lost, .. } => self.settled(assignment, lost),
                 Outcome::Unsettled { why } => self.unsettled(assignment, &why),
-                Outcome::DeliveryFailed { why } => {
-                    tracing::error!(
-                        group = self.group.name,
-                        why,
-                        "a message was not delivered; the partition begins anew"
-                    );
-                    self.open_lane(assignment);
-                }
+                Outcome::DeliveryFailed { why } => self.delivery_failed(assignment, why),
                 Outcome::Cancelled => (),
             }
         }
     }
 
-    fn settled(&mut self, assignment: u64) {
-        let Some(lane) = self.lanes.get_mut(&assignment) else {
+    fn settled(&mut self, assignment: u64, lost: u64) {
+        let Some(lane) = in_flight(&mut self.lanes, assignment) else {
             return;
         };
-        let Some(batch) = lane.sealed.take() else {
-            return;
-        };
-        if lane.attempt > 1 {
-            tracing::info!(group = self.group.name, topic = %lane.name, partition = lane.partition, attempts = lane.attempt, "settled");
-            self.readiness
-                .ready(&part(&(lane.name.to_string(), lane.partition)));
-        }
+        lane.sealed = None;
         lane.in_flight = false;
-        lane.attempt = 0;
         lane.claim_open = true;
-        if batch.appended_ms.1 > 0 {
-            lane.settled_appended_ms = batch.appended_ms.1;
+        let (group, partition) = (self.group.name, partition_of(lane));
+        if lane.attempt > 1 {
+            tracing::info!(group, topic = %lane.name, partition = lane.partition, attempts = lane.attempt, "settled");
+        }
+        lane.attempt = 0;
+        lane.unsettled_why = None;
+        self.delivery_failures.remove(&partition);
+        if lost > 0 {
+            let labels = [group, partition.0.as_str(), &partition.1.to_string()];
+            self.sink
+                .metrics
+                .events_lost
+                .with_label_values(&labels)
+                .inc_by(lost);
         }
         // The batch that is built begins where the settled one ended.
         self.consumer
@@ -279,18 +299,35 @@ impl Driver {
     }
 
     fn unsettled(&mut self, assignment: u64, why: &str) {
-        let Some(lane) = self.lanes.get_mut(&assignment) else {
+        let Some(lane) = in_flight(&mut self.lanes, assignment) else {
             return;
         };
         lane.in_flight = false;
-        let wait = backoff(lane.attempt);
-        lane.retry_at = Some(Instant::now() + wait);
+        lane.retry_at = Some(Instant::now() + backoff(lane.attempt));
         // The first failure and then every tenth: an outage of an hour is not worth an hour of lines.
         if lane.attempt % 10 == 1 {
             tracing::warn!(group = self.group.name, topic = %lane.name, partition = lane.partition, attempt = lane.attempt, why, "batch is not settled; it will be claimed and sent again");
         }
-        self.readiness
-            .not_ready(&part(&(lane.name.to_string(), lane.partition)), why);
+        lane.unsettled_why = Some(why.to_owned());
+    }
+
+    /// What was not delivered may have left a hole behind it: the partition is read again from its claim.
+    fn delivery_failed(&mut self, assignment: u64, why: String) {
+        let Some(lane) = in_flight(&mut self.lanes, assignment) else {
+            return;
+        };
+        let failures = self
+            .delivery_failures
+            .entry(partition_of(lane))
+            .or_default();
+        *failures += 1;
+        let wait = backoff(*failures);
+        tracing::error!(group = self.group.name, topic = %lane.name, partition = lane.partition, why, "a message was not delivered; the partition begins anew");
+        lane.in_flight = false;
+        lane.waiting_for = Some(why);
+        lane.phase = Phase::Stopped {
+            until: Instant::now() + wait,
+        };
     }
 
     /// Settles what can be settled in time, says it in Kafka, stores the state, leaves the group.
@@ -302,15 +339,13 @@ impl Driver {
             .filter(|lane| lane.phase == Phase::Running)
         {
             // Nothing new comes in; what is rebuilt for an earlier claim is left to the next owner.
-            let mut list = rdkafka::TopicPartitionList::new();
-            list.add_partition(&lane.name, lane.partition);
-            lane.paused = self.consumer.pause(&list).is_ok();
+            lane.paused = self.consumer.pause(&lane.partition_list()).is_ok();
         }
         while Instant::now() < deadline {
             self.apply_changes();
             self.finish_cycle(SHUTDOWN_STEP);
             self.start_cycle(Instant::now(), true);
-            let busy = self.cycle_in_flight
+            let busy = self.cycle_began.is_some()
                 || self.lanes.values().any(|lane| {
                     lane.sealed.is_some()
                         || lane.is_due(&self.settings, Duration::ZERO, true, Instant::now())
@@ -327,7 +362,6 @@ impl Driver {
         let _ = self
             .runtime
             .block_on(tokio::time::timeout(remaining, writes.join_all()));
-        self.lanes.clear();
     }
 
     /// Stores the state of lanes that stand at a committed boundary and have moved since their last snapshot.
@@ -355,9 +389,17 @@ impl Driver {
     }
 }
 
+/// The lane whose batch a cycle had. A lane that was placed anew meanwhile has none in flight: what an earlier life had sent is found by its claim.
+fn in_flight(lanes: &mut HashMap<u64, Lane>, assignment: u64) -> Option<&mut Lane> {
+    lanes.get_mut(&assignment).filter(|lane| lane.in_flight)
+}
+
 /// Whether a lane has a batch that may be claimed now.
 fn is_claimable(lane: &Lane, now: Instant) -> bool {
-    lane.sealed.is_some() && !lane.in_flight && lane.retry_at.is_none_or(|at| at <= now)
+    !matches!(lane.phase, Phase::Opening | Phase::Stopped { .. })
+        && lane.sealed.is_some()
+        && !lane.in_flight
+        && lane.retry_at.is_none_or(|at| at <= now)
 }
 
 /// Whether all that a lane has taken is settled but Kafka does not know it yet.

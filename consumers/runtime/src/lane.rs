@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use activity_consumers::{Group, Headers, Input, Instance, Received, Reject, StaleSnapshot};
 use activity_schemas::{Content, DecodeError, Topic};
+use rdkafka::TopicPartitionList;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Building, DeadLetter, Mode, Sealed};
@@ -14,6 +15,9 @@ use crate::settings::RuntimeSettings;
 use crate::source::{Marks, SOURCE_HEADER, Source};
 use crate::start::Start;
 use crate::store::Snapshot;
+
+/// A schema that the registry did not give is asked for again after this long.
+const STALL: Duration = Duration::from_secs(1);
 
 /// What a lane does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +71,8 @@ pub enum Handled {
     Skipped,
     /// Its schema must be fetched first.
     UnknownSchema(u32),
+    /// The log has lost a part of the range that is being built again.
+    RangeLost,
 }
 
 /// A range that was claimed by an earlier owner, or an earlier life, and must be built again exactly.
@@ -136,8 +142,12 @@ pub struct Lane {
     pub committed: Option<i64>,
     /// The committed metadata claims a range that is settled meanwhile.
     pub claim_open: bool,
-    /// Append time of the newest message that was settled, milliseconds since 1970-01-01 UTC.
-    pub settled_appended_ms: i64,
+    /// Why the batch under way is not settled, after its first attempt.
+    pub unsettled_why: Option<String>,
+    /// What the lane waits for before it can take messages.
+    pub waiting_for: Option<String>,
+    /// Messages in a row that it had handled before.
+    pub skipped: u64,
     /// Snapshots.
     pub snapshots: Snapshots,
     /// Messages read since the metrics were told last.
@@ -184,7 +194,9 @@ impl Lane {
             retry_at: None,
             committed: None,
             claim_open: false,
-            settled_appended_ms: 0,
+            unsettled_why: None,
+            waiting_for: None,
+            skipped: 0,
             snapshots: Snapshots {
                 slot: 0,
                 taken_at: Instant::now(),
@@ -274,8 +286,16 @@ impl Lane {
         now: Instant,
     ) -> Handled {
         if message.offset < self.next {
+            self.skipped += 1;
             return Handled::Skipped;
         }
+        if self
+            .redo
+            .is_some_and(|redo| log_first > self.next && self.next < redo.end)
+        {
+            return Handled::RangeLost;
+        }
+        self.skipped = 0;
         let input = match self.read_input(message, schemas) {
             Err(Unreadable::Schema(id)) => return Handled::UnknownSchema(id),
             Err(Unreadable::Reject(reject)) => Err(reject),
@@ -287,7 +307,7 @@ impl Lane {
             return Handled::Replayed;
         }
         if let Some(redo) = self.redo.filter(|redo| message.offset >= redo.end) {
-            self.seal_at(redo.end);
+            self.seal_at(redo.end, now);
         }
         if log_first > self.next && message.offset > self.next {
             let end = log_first.min(message.offset);
@@ -388,12 +408,12 @@ impl Lane {
     }
 
     /// Closes a range that is built again as soon as it is whole.
-    pub fn close_redo(&mut self) {
+    pub fn close_redo(&mut self, now: Instant) {
         if let Some(redo) = self
             .redo
             .filter(|redo| self.next >= redo.end || redo.first_read >= redo.end)
         {
-            self.seal_at(redo.end);
+            self.seal_at(redo.end, now);
         }
     }
 
@@ -405,7 +425,7 @@ impl Lane {
         pressure: bool,
         now: Instant,
     ) -> bool {
-        if self.phase != Phase::Running
+        if matches!(self.phase, Phase::Opening | Phase::Stopped { .. })
             || self.sealed.is_some()
             || self.redo.is_some()
             || self.building.is_empty()
@@ -423,11 +443,11 @@ impl Lane {
     }
 
     /// Closes the batch that is built.
-    pub fn seal(&mut self) {
-        self.seal_at(self.building.next);
+    pub fn seal(&mut self, now: Instant) {
+        self.seal_at(self.building.next, now);
     }
 
-    fn seal_at(&mut self, end: i64) {
+    fn seal_at(&mut self, end: i64, now: Instant) {
         let redo = self.redo.take();
         let mut sealed = self.building.seal(
             end,
@@ -440,10 +460,41 @@ impl Lane {
             sealed.first_read = redo.first_read;
             sealed.first_claimed_at_ms = redo.first_claimed_at_ms.into();
         }
+        if self.next > end {
+            // The log begins behind the range that was claimed: what lies between is lost.
+            self.building.lose(self.next, (self.next - end) as u64, now);
+        }
         self.next = self.next.max(end);
         self.attempt = 0;
         self.retry_at = None;
         self.sealed = Some(Arc::new(sealed));
+    }
+
+    /// Append time of the oldest message that is not settled, milliseconds since 1970-01-01 UTC.
+    pub fn oldest_unsettled_ms(&self) -> Option<i64> {
+        let sealed = self.sealed.as_ref().map(|sealed| sealed.appended_ms.0);
+        sealed
+            .or_else(|| self.building.oldest_ms())
+            .filter(|appended_at_ms| *appended_at_ms > 0)
+    }
+
+    /// The lane waits for a schema and reads the message again; others go on.
+    pub fn stall(&mut self, offset: i64, why: String, now: Instant) {
+        if self.waiting_for.is_none() {
+            tracing::warn!(topic = %self.name, partition = self.partition, offset, why, "waiting for a schema");
+        }
+        self.waiting_for = Some(why);
+        self.phase = Phase::Seeking {
+            to: offset,
+            not_before: now + STALL,
+        };
+    }
+
+    /// The lane's partition, as the Kafka client wants it.
+    pub fn partition_list(&self) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.name, self.partition);
+        list
     }
 
     /// The range of the batch under way.

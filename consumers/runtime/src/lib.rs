@@ -17,6 +17,8 @@ mod flush;
 mod lane;
 pub mod membership;
 mod open;
+mod places;
+mod report;
 mod settings;
 pub mod source;
 pub mod start;

@@ -42,6 +42,8 @@ pub struct LogEnds {
 /// What a rebalance did.
 #[derive(Debug)]
 pub enum Change {
+    /// The coordinator has given us our share, be it empty.
+    Joined,
     /// A partition is ours now.
     Assigned {
         /// Which.
@@ -106,6 +108,14 @@ impl Membership {
         self.lock().ends.get(partition).copied()
     }
 
+    /// The log's ends, learned otherwise than from the client's statistics.
+    pub fn note_log_ends(&self, partition: Partition, first: i64, next: i64) {
+        let mut state = self.lock();
+        if state.owned.contains_key(&partition) {
+            state.ends.insert(partition, LogEnds { first, next });
+        }
+    }
+
     /// Remembers what is to be committed if the partition is revoked now.
     pub fn settled(&self, commit: &Commit) {
         if let Some(owned) = self.lock().owned.get_mut(&commit.partition)
@@ -159,6 +169,7 @@ impl Membership {
 
     fn assign(&self, list: &TopicPartitionList) {
         let mut state = self.lock();
+        state.changes.push(Change::Joined);
         for element in list.elements() {
             state.assignments += 1;
             let partition = (element.topic().to_owned(), element.partition());
@@ -244,13 +255,10 @@ impl ClientContext for Membership {
             for (id, partition) in topic.partitions {
                 let key = (name.clone(), id);
                 if state.owned.contains_key(&key) {
-                    state.ends.insert(
-                        key,
-                        LogEnds {
-                            first: partition.lo_offset,
-                            next: partition.ls_offset.max(partition.hi_offset),
-                        },
-                    );
+                    let known = state.ends.entry(key).or_default();
+                    // Both only grow; a paused partition's statistics stand still.
+                    known.first = known.first.max(partition.lo_offset);
+                    known.next = known.next.max(partition.ls_offset.max(partition.hi_offset));
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Opening a partition: asks Kafka and ClickHouse where it stands, and fetches its state. Retries until it has an answer or the partition is revoked.
 
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use activity_platform::clickhouse::{self, Database};
@@ -21,6 +22,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// A partition to be opened.
 #[derive(Clone)]
 pub struct Opening {
+    /// Number of the assignment.
+    pub assignment: u64,
     /// The group's name.
     pub group: &'static str,
     /// Full name of the topic.
@@ -58,28 +61,44 @@ enum OpenError {
     Worker(#[from] tokio::task::JoinError),
 }
 
-/// Opens a partition; None if it was revoked meanwhile. `report` is told what stands in the way.
+/// What opening says to the loop, with the number of the assignment.
+pub type OpenEnd = (u64, OpenState);
+
+/// What is known of an opening.
+pub enum OpenState {
+    /// Where the partition stands.
+    Opened(Box<Opened>),
+    /// What stands in the way; it is tried again.
+    Waiting(String),
+}
+
+/// Opens a partition and says so; says nothing more once it is revoked. Nobody listens once the loop is gone.
 pub async fn open(
     opening: Opening,
     consumer: Arc<BaseConsumer<Membership>>,
     database: Database,
     cancel: CancellationToken,
-    report: impl Fn(String),
-) -> Option<Opened> {
+    said: Sender<OpenEnd>,
+) {
     let began = Instant::now();
     let mut attempt = 0;
     loop {
         attempt += 1;
         let outcome = tokio::select! {
-            () = cancel.cancelled() => return None,
+            () = cancel.cancelled() => return,
             outcome = try_open(&opening, &consumer, &database, began) => outcome,
         };
         match outcome {
-            Ok(opened) => return Some(opened),
-            Err(error) => report(error.to_string()),
+            Ok(opened) => {
+                let _ = said.send((opening.assignment, OpenState::Opened(Box::new(opened))));
+                return;
+            }
+            Err(error) => {
+                let _ = said.send((opening.assignment, OpenState::Waiting(error.to_string())));
+            }
         }
         tokio::select! {
-            () = cancel.cancelled() => return None,
+            () = cancel.cancelled() => return,
             () = tokio::time::sleep(backoff(attempt)) => (),
         }
     }
@@ -122,7 +141,7 @@ async fn try_open(
         Start::Stop { .. } => return Ok(opened),
     };
     if let Some(fingerprint) = &opening.fingerprint {
-        let found = store::read_snapshot(database, of, opening.epoch, offset).await?;
+        let found = store::read_snapshot(database, of, opening.epoch, offset, fingerprint).await?;
         opened.unfit_snapshot = found
             .as_ref()
             .is_some_and(|(_, snapshot)| snapshot.fingerprint != *fingerprint);

@@ -8,8 +8,8 @@ use clap::Args;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Batches and limits")]
 pub struct RuntimeSettings {
-    /// A batch is closed when it has this many rows; below ClickHouse's one-block limit of 1,048,449.
-    #[arg(long, env = "ACTIVITY_BATCH_ROWS_MAX", value_name = "ROWS", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// A batch is closed when it has this many rows; two of them stay below ClickHouse's one-block limit of 1,048,449.
+    #[arg(long, env = "ACTIVITY_BATCH_ROWS_MAX", value_name = "ROWS", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=500_000))]
     pub batch_rows_max: u32,
     /// A batch is closed when it holds this many bytes.
     #[arg(long, env = "ACTIVITY_BATCH_BYTES_MAX", value_name = "BYTES", default_value_t = 32 * 1024 * 1024)]
@@ -62,7 +62,7 @@ pub struct RuntimeSettings {
         long,
         env = "ACTIVITY_TOKEN_AGE_MS_MAX",
         value_name = "MS",
-        default_value_t = 1_800_000
+        default_value_t = 600_000
     )]
     pub token_age_ms_max: u64,
     /// State is stored this often, milliseconds.

@@ -53,12 +53,17 @@ pub fn decide(witnesses: &Witnesses, epoch: u32) -> Start {
         log_first,
         log_next,
     } = witnesses.clone();
-    if let Some(end) = ledger_end
+    let claimed_end = committed.map(|(offset, claim)| {
+        claim
+            .filter(|claim| claim.epoch == epoch)
+            .map_or(offset, |claim| claim.end.max(offset))
+    });
+    if let Some(end) = ledger_end.max(claimed_end)
         && end > log_next
     {
         return Start::Stop {
             why: format!(
-                "the topic was made anew: the ledger ends at {end}, the log at {log_next}; run `activity setup --forget-offsets` to begin with the new topic"
+                "the topic was made anew: {end} offsets were read, the log ends at {log_next}; stop the group and run `activity setup --forget-offsets` to begin with the new topic"
             ),
         };
     }
@@ -248,10 +253,15 @@ mod tests {
 
     #[test]
     fn a_topic_made_anew_stops_the_partition() {
-        assert!(matches!(
-            decide(&witnesses(Some((2_000, None)), Some(2_000)), 1),
-            Start::Stop { .. }
-        ));
+        for (committed, ledger_end) in [
+            (Some((2_000, None)), Some(2_000)),
+            (Some((2_000, None)), None),
+            (Some((900, claim(1_100))), Some(900)),
+            (None, Some(2_000)),
+        ] {
+            let start = decide(&witnesses(committed, ledger_end), 1);
+            assert!(matches!(start, Start::Stop { .. }), "{start:?}");
+        }
     }
 
     #[test]

@@ -256,7 +256,7 @@ pub async fn write_snapshot(
     Ok(())
 }
 
-/// The newest whole snapshot at or below an offset, whatever its fingerprint, with the slot that it lies in.
+/// The newest whole snapshot at or below an offset, with the slot that it lies in: one of this fingerprint if there is one, else one that does not fit.
 ///
 /// # Errors
 /// If ClickHouse does not answer.
@@ -265,6 +265,7 @@ pub async fn read_snapshot(
     of: PartitionOf<'_>,
     epoch: u32,
     offset_max: i64,
+    fingerprint: &str,
 ) -> Result<Option<(u8, Snapshot)>, Error> {
     #[derive(Deserialize)]
     struct Found {
@@ -277,8 +278,9 @@ pub async fn read_snapshot(
     let sql = format!(
         "SELECT slot, state_offset, any(fingerprint) AS fingerprint, toUnixTimestamp64Milli(made_at) AS made_at_ms \
          FROM {{database}}.snapshots WHERE {} AND epoch = {epoch} AND state_offset <= {offset_max} \
-         GROUP BY slot, made_at, state_offset HAVING uniqExact(chunk) = any(chunks) ORDER BY state_offset DESC, made_at DESC LIMIT 1",
-        of.condition()
+         GROUP BY slot, made_at, state_offset HAVING uniqExact(chunk) = any(chunks) ORDER BY fingerprint = {} DESC, state_offset DESC, made_at DESC LIMIT 1",
+        of.condition(),
+        quoted(fingerprint)
     );
     let found: Vec<Found> = database.rows(&sql).await?;
     let Some(found) = found.into_iter().next() else {

@@ -44,6 +44,8 @@ const GAP_MS_MAX: i64 = 1_800_000;
 const GAPS_MIN: usize = 8;
 /// Clicks after which what a user does counts as much as what everybody does.
 const PRIOR_CLICKS: f32 = 4.0;
+/// Clicks of all users after which what they do counts as much as the assumption that every other click names no page.
+const PRIOR_TRAFFIC: f32 = 100.0;
 /// A sign that raises a score by less than that is not worth a reader's time.
 const REASON_MIN: f32 = 0.1;
 
@@ -131,12 +133,13 @@ impl State {
     fn judge(&mut self, click: &ClickEvent<'_>, at_ms: i64) -> Verdict {
         let user = self.users.touch(fingerprint(click.user_id));
         let mut verdict = Verdict::innocent();
-        user.note_speed(at_ms, &mut verdict);
+        user.note_rate(at_ms, &mut verdict);
+        user.note_rhythm(at_ms, &mut verdict);
         user.note_hours(at_ms, &mut verdict);
         user.note_target(click, &mut verdict);
         user.note_user_agent(click, &mut verdict);
-        let without_page_of_all =
-            (self.clicks_without_page as f32 + 1.0) / (self.clicks as f32 + 2.0);
+        let without_page_of_all = (self.clicks_without_page as f32 + PRIOR_TRAFFIC / 2.0)
+            / (self.clicks as f32 + PRIOR_TRAFFIC);
         user.note_page(click, without_page_of_all, &mut verdict);
         self.clicks += 1;
         self.clicks_without_page += u64::from(click.page.is_none());
@@ -145,17 +148,21 @@ impl State {
 }
 
 impl Behaviour {
-    /// Rate and regularity. A person's burst is some ten clicks in ten seconds, and reading comes between bursts; a person's gaps spread at least as widely
-    /// as those of random arrivals (coefficient of variation 1), a timer's do not spread, and a timer with a jitter of ± 50 % still stays below .3.
-    fn note_speed(&mut self, at_ms: i64, verdict: &mut Verdict) {
+    /// Rate. A person's burst is some ten clicks in ten seconds; a click every five seconds is much for ten minutes, one every second is not done by hand.
+    fn note_rate(&mut self, at_ms: i64, verdict: &mut Verdict) {
         let in_short = self.short.add(at_ms);
         verdict.sign(0.5, rising(in_short, 15.0, 50.0), || {
             format!("fast: {in_short:.0} clicks in 10 seconds")
         });
         let in_long = self.long.add(at_ms);
-        verdict.sign(0.5, rising(in_long, 300.0, 1200.0), || {
-            format!("without a pause: {in_long:.0} clicks in 10 minutes")
+        verdict.sign(0.5, rising(in_long, 120.0, 600.0), || {
+            format!("tireless: {in_long:.0} clicks in 10 minutes")
         });
+    }
+
+    /// Regularity. A person's gaps spread as widely as those of random arrivals (coefficient of variation 1) or wider, and about a tenth of them lie within a
+    /// tenth of the median. A timer's do not spread; with a jitter of ± 50 % their variation is .3, and where the network delays some, most are still near the median.
+    fn note_rhythm(&mut self, at_ms: i64, verdict: &mut Verdict) {
         if let Some(latest_ms) = self.latest_ms {
             let gap_ms = (at_ms - latest_ms).max(0);
             if gap_ms <= GAP_MS_MAX {
@@ -163,19 +170,22 @@ impl Behaviour {
             }
         }
         self.latest_ms = Some(self.latest_ms.map_or(at_ms, |latest| latest.max(at_ms)));
-        if let Some((gaps, mean_ms, spread)) = self.gaps.spread()
-            && gaps >= GAPS_MIN
-        {
-            let confidence = gaps as f32 / REMEMBERED as f32;
-            let regular = 1.0 - rising(spread, 0.05, 0.4);
-            verdict.sign(0.75, regular * confidence, || {
-                format!(
-                    "like a clock: a click every {:.1} seconds ± {:.0} %",
-                    mean_ms / 1000.0,
-                    spread * 100.0
-                )
-            });
-        }
+        let Some(rhythm) = self.gaps.rhythm().filter(|rhythm| rhythm.gaps >= GAPS_MIN) else {
+            return;
+        };
+        let even = 1.0 - rising(rhythm.variation, 0.05, 0.4);
+        let clustered = rising(rhythm.near_median, 0.4, 0.8);
+        let enough = rhythm.gaps as f32 / REMEMBERED as f32;
+        verdict.sign(0.75, even.max(clustered) * enough, || {
+            let (gaps, seconds) = (rhythm.gaps, rhythm.median_ms as f32 / 1000.0);
+            if even > clustered {
+                let spread = rhythm.variation * 100.0;
+                format!("like a clock: {gaps} gaps of {seconds:.1} seconds ± {spread:.0} %")
+            } else {
+                let share = rhythm.near_median * 100.0;
+                format!("like a clock: {share:.0} % of {gaps} gaps are about {seconds:.1} seconds")
+            }
+        });
     }
 
     /// People sleep.
@@ -217,8 +227,8 @@ impl Behaviour {
         });
     }
 
-    /// A person clicks on a page; a script calls the target. Compared with the share of all clicks without a page, so that it says nothing about traffic
-    /// that never names one; a user of few clicks is taken to be like everybody.
+    /// A person clicks on a page; a script calls the target. What counts is by how much a user exceeds the share of all clicks without a page, so that it
+    /// says nothing about traffic that never names one; a user of few clicks is taken to be like everybody.
     fn note_page(
         &mut self,
         click: &ClickEvent<'_>,
@@ -232,7 +242,7 @@ impl Behaviour {
         let (clicks, without) = (self.clicks, self.clicks_without_page);
         let share =
             (without as f32 + PRIOR_CLICKS * without_page_of_all) / (clicks as f32 + PRIOR_CLICKS);
-        verdict.sign(0.5, rising(share, without_page_of_all, 1.0), || {
+        verdict.sign(0.5, (share - without_page_of_all).max(0.0), || {
             format!(
                 "no page: {without} of {clicks} clicks name none, of all clicks {:.0} % do not",
                 without_page_of_all * 100.0
@@ -304,5 +314,149 @@ impl Verdict {
 
     fn score(&self) -> f32 {
         1.0 - self.innocence
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> State {
+        State {
+            users: Lru::new(100),
+            clicks: 0,
+            clicks_without_page: 0,
+        }
+    }
+
+    fn click<'a>(user_id: &'a str, item_id: &'a str) -> ClickEvent<'a> {
+        ClickEvent {
+            user_id,
+            item_id: Some(item_id),
+            page: Some("/films"),
+            user_agent: Some(
+                "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+            ),
+            ..ClickEvent::default()
+        }
+    }
+
+    /// Scores of one user's clicks with these gaps, each on another item of `items`.
+    fn scores(gaps_ms: impl IntoIterator<Item = i64>, items: usize) -> Vec<f32> {
+        let mut state = state();
+        let mut at_ms = 1_763_812_800_000;
+        gaps_ms
+            .into_iter()
+            .enumerate()
+            .map(|(index, gap_ms)| {
+                at_ms += gap_ms;
+                let item = format!("item-{}", index % items);
+                state.judge(&click("u", &item), at_ms).score()
+            })
+            .collect()
+    }
+
+    /// Gaps as people have them: mostly some seconds, now and then minutes. A fixed sequence, heavy-tailed: 0.4 s divided by an even share.
+    fn human_gaps(count: i64) -> impl Iterator<Item = i64> {
+        (1..=count).map(|index| 400_000 / (1 + index * 619 % 997))
+    }
+
+    #[test]
+    fn a_script_that_clicks_like_a_clock_scores_high_within_twenty_clicks() {
+        let scores = scores((0..60).map(|_| 1_500), 1);
+        assert!(scores[20] > 0.7, "{scores:?}");
+        assert!(scores[0] < 0.1);
+    }
+
+    #[test]
+    fn a_script_with_jitter_and_a_network_between_still_scores() {
+        let gaps = (0..60).map(|index| {
+            if index % 9 == 0 {
+                9_000
+            } else {
+                1_400 + index * 37 % 200
+            }
+        });
+        let scores = scores(gaps, 1);
+        assert!(scores[40] > 0.6, "{scores:?}");
+    }
+
+    #[test]
+    fn an_innocent_power_user_scores_low_all_day() {
+        let scores = scores(human_gaps(2_000), 40);
+        let worst = scores.iter().copied().fold(0.0, f32::max);
+        let mean = scores.iter().sum::<f32>() / scores.len() as f32;
+        assert!(worst < 0.3 && mean < 0.15, "worst {worst}, mean {mean}");
+    }
+
+    #[test]
+    fn every_reason_begins_with_its_sign_and_a_colon() {
+        let mut state = state();
+        let mut reasons = Vec::new();
+        for index in 0..40_000 {
+            let at_ms = 1_763_812_800_000 + index * 2_000;
+            let click = ClickEvent {
+                page: None,
+                user_agent: Some("curl/8.14"),
+                ..click("u", "item")
+            };
+            let other = state.judge(
+                &ClickEvent {
+                    user_id: "other",
+                    ..self::click("", "item")
+                },
+                at_ms,
+            );
+            assert!(other.score() < 0.999);
+            reasons = state.judge(&click, at_ms).reasons;
+        }
+        let signs: Vec<&str> = reasons
+            .iter()
+            .filter_map(|reason| Some(reason.split_once(": ")?.0))
+            .collect();
+        assert_eq!(
+            signs,
+            [
+                "tireless",
+                "like a clock",
+                "sleepless",
+                "repetitive",
+                "declared",
+                "no page"
+            ]
+        );
+    }
+
+    #[test]
+    fn scripts_that_say_so_are_told_from_phones_and_browsers() {
+        for script in [
+            "Mozilla/5.0 (compatible; ExampleBot/2.1; +https://bot.example)",
+            "curl/8.14.1",
+            "python-requests/2.32",
+            "HeadlessChrome/140.0",
+        ] {
+            assert!(declares_a_script(script), "{script}");
+        }
+        for person in [
+            "Mozilla/5.0 (Linux; Android 14; CUBOT P80) AppleWebKit/537.36",
+            "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0 Bottega",
+            "",
+        ] {
+            assert!(!declares_a_script(person), "{person}");
+        }
+    }
+
+    #[test]
+    fn traffic_that_never_names_a_page_is_not_blamed_for_it() {
+        let mut state = state();
+        for index in 0..5_000_i64 {
+            let user = format!("u{}", index % 50);
+            let click = ClickEvent {
+                page: None,
+                ..click(&user, "item")
+            };
+            let reasons = state.judge(&click, index * 1_000).reasons;
+            assert!(index < 500 || !reasons.iter().any(|reason| reason.starts_with("no page")));
+        }
     }
 }

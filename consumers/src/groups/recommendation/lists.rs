@@ -17,10 +17,11 @@
 use super::cooccurrence::{HISTORY, Neighbours, UNITS, closeness};
 use super::titles::{Title, Titles};
 
-/// Completions that a title seems to have beyond those that it has.
+/// Completions that a title seems to have beyond those that it has. On recorded ratings anything from 3 to 10 did as well.
 const SHRINKAGE: f32 = 5.0;
-/// How much "everybody" counts beside the user's latest completion, which counts 1.
-const POPULARITY: f32 = 1.0;
+/// How much "everybody" counts beside the user's latest completion, which counts 1. More helps while a model is young and costs later:
+/// from 0 to 1, recall@20 rose from .095 to .102 on young simulated traffic and fell from .168 to .164 on recorded ratings.
+const POPULARITY: f32 = 0.5;
 
 /// What lists are made with; no state that a snapshot would hold.
 #[derive(Default)]

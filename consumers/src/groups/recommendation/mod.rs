@@ -23,7 +23,7 @@ mod model;
 mod playbacks;
 mod titles;
 
-use model::Model;
+use model::{List, Model};
 use playbacks::{Playbacks, Step};
 
 /// What the model is fed: first events and completions of playbacks, of all partitions of `watches`.
@@ -32,6 +32,9 @@ pub const WATCHES_BY_MODEL: Topic =
 
 /// Longest title id that is modelled, bytes: titles are kept by their id, and memory is bounded.
 const TITLE_BYTES_MAX: usize = 256;
+
+/// `user_id` of the list that stands for everybody who has none of their own.
+const STRANGER: &str = "";
 
 crate::rows! {
     /// One list, from the moment that it was made until the user's next one.
@@ -143,6 +146,10 @@ fn forward(
 ) -> Result<(), Reject> {
     let event_id = event_id(watch.event_id)?;
     let received_at = time("received_at", watch.received_at)?;
+    if watch.user_id == STRANGER {
+        // There is nobody to make a list for.
+        return Ok(());
+    }
     if watch.video_id.len() > TITLE_BYTES_MAX {
         return Err(Reject::new(
             "title_too_long",
@@ -198,15 +205,22 @@ fn learn(model: &mut Model, message: &[u8], out: &mut Output) -> Result<(), Reje
             item_id: watched.title,
             received_at,
         });
-        let list = model.make_list(user, watched.received_at_ms);
-        if !list.titles.is_empty() {
-            out.insert(&RecommendationRow {
-                user_id: watched.user_id,
-                made_at: received_at,
-                items: &list.titles,
-                scores: &list.scores,
-            });
+        let list = model.make_list(user, received_at.0);
+        insert_list(watched.user_id, received_at, &list, out);
+        if let Some(list) = model.make_strangers_list(received_at.0) {
+            insert_list(STRANGER, received_at, &list, out);
         }
     }
     Ok(())
+}
+
+fn insert_list(user_id: &str, made_at: Millis, list: &List<'_>, out: &mut Output) {
+    if !list.titles.is_empty() {
+        out.insert(&RecommendationRow {
+            user_id,
+            made_at,
+            items: &list.titles,
+            scores: &list.scores,
+        });
+    }
 }

@@ -21,6 +21,9 @@ const WATCHED_MAX: usize = 4_096;
 /// Completed titles remembered of all users, 4 bytes each; beyond it the users seen longest ago are forgotten.
 const WATCHED_OF_ALL_MAX: usize = 50_000_000;
 
+/// Completions after which the strangers' list is made anew: it changes slowly.
+const STRANGERS_LIST_AGE: u64 = 20;
+
 /// Item-to-item co-occurrence with a list for each user.
 pub(super) struct Model {
     titles: Titles,
@@ -29,6 +32,7 @@ pub(super) struct Model {
     viewers: Lru<Viewer>,
     /// Completed titles remembered of all users.
     watched_of_all: usize,
+    strangers: Strangers,
     /// Messages so far.
     now: u64,
     users_max: usize,
@@ -45,6 +49,15 @@ struct Viewer {
     list: Vec<Title>,
     /// When it was made; `None`: there is no list yet.
     list_made_at_ms: Option<i64>,
+}
+
+/// The list for users without one of their own: the titles with the most completions, made anew now and then.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Strangers {
+    list: Vec<Title>,
+    made_at_ms: Option<i64>,
+    /// Completions of all titles when it was last looked at.
+    made_at_completions: u64,
 }
 
 /// How a title stood before a playback of it began. Ranks count from 1; 0: not in the list, or no list.
@@ -71,6 +84,7 @@ type Snapshot = (
     Vec<Title>,
     Vec<Neighbours>,
     Lru<Viewer>,
+    Strangers,
     u64,
 );
 
@@ -81,6 +95,7 @@ impl Model {
             neighbours: Vec::new(),
             viewers: Lru::new(users_max),
             watched_of_all: 0,
+            strangers: Strangers::default(),
             now: 0,
             users_max,
             list_items_max,
@@ -126,15 +141,19 @@ impl Model {
         } else {
             popularity_rank(&self.titles, &viewer.watched, title)
         };
+        let (list, made_at_ms) = match viewer.list_made_at_ms {
+            Some(_) => (&viewer.list, &viewer.list_made_at_ms),
+            None => (&self.strangers.list, &self.strangers.made_at_ms),
+        };
         Standing {
-            rank: position(&viewer.list, title).map_or(0, |at| at as u16 + 1),
+            rank: position(list, title).map_or(0, |at| at as u16 + 1),
             popularity_rank: if usize::from(popularity_rank) <= self.list_items_max {
                 popularity_rank
             } else {
                 0
             },
             watched_before,
-            made_at_ms: viewer.list_made_at_ms,
+            made_at_ms: *made_at_ms,
         }
     }
 
@@ -167,11 +186,31 @@ impl Model {
         );
         viewer.list = best.iter().map(|(title, _)| *title).collect();
         viewer.list_made_at_ms = (!best.is_empty()).then_some(at_ms);
+        self.named(&best)
+    }
+
+    /// Makes the strangers' list anew if it is time to and it is another one.
+    pub(super) fn make_strangers_list(&mut self, at_ms: i64) -> Option<List<'_>> {
+        let completions = self.titles.completions_of_all();
+        if completions < self.strangers.made_at_completions + STRANGERS_LIST_AGE {
+            return None;
+        }
+        self.strangers.made_at_completions = completions;
+        let best = self
+            .lists
+            .best(&self.titles, &self.neighbours, &[], self.list_items_max);
+        if best.iter().map(|(title, _)| title).eq(&self.strangers.list) {
+            return None;
+        }
+        self.strangers.list = best.iter().map(|(title, _)| *title).collect();
+        self.strangers.made_at_ms = Some(at_ms);
+        Some(self.named(&best))
+    }
+
+    fn named(&self, best: &[(Title, f32)]) -> List<'_> {
+        let names = best.iter().map(|(title, _)| self.titles.name(*title));
         List {
-            titles: best
-                .iter()
-                .map(|(title, _)| self.titles.name(*title))
-                .collect(),
+            titles: names.collect(),
             scores: best.iter().map(|(_, score)| *score).collect(),
         }
     }
@@ -192,14 +231,21 @@ impl Model {
             neighbours.renumber(&renumbered);
         }
         self.lists = ListMaker::of(&self.titles);
+        let renumber = |titles: &mut Vec<Title>| {
+            titles.retain_mut(|title| {
+                let new = renumbered[*title as usize];
+                *title = new.unwrap_or_default();
+                new.is_some()
+            });
+        };
+        renumber(&mut self.strangers.list);
+        // Forgotten completions do not count any more, neither here.
+        let completions = self.titles.completions_of_all();
+        self.strangers.made_at_completions = self.strangers.made_at_completions.min(completions);
         self.watched_of_all = 0;
         for viewer in self.viewers.values_mut() {
-            for titles in [&mut viewer.watched, &mut viewer.list] {
-                *titles = titles
-                    .iter()
-                    .filter_map(|title| renumbered[*title as usize])
-                    .collect();
-            }
+            renumber(&mut viewer.watched);
+            renumber(&mut viewer.list);
             self.watched_of_all += viewer.watched.len();
         }
     }
@@ -211,16 +257,19 @@ impl Model {
             self.titles.ranking(),
             &self.neighbours,
             &self.viewers,
+            &self.strangers,
             self.now,
         );
         snapshot::write(&state, into);
     }
 
     pub(super) fn restore(&mut self, from: &[u8]) -> Result<(), StaleSnapshot> {
-        let (titles, ranking, neighbours, viewers, now): Snapshot = snapshot::read(from)?;
+        let (titles, ranking, neighbours, viewers, strangers, now): Snapshot =
+            snapshot::read(from)?;
         let known = titles.len();
         let knows = |titles: &[Title]| titles.iter().all(|title| (*title as usize) < known);
         let fits = neighbours.len() == known
+            && knows(&strangers.list)
             && neighbours.iter().all(|neighbours| neighbours.fits(known))
             && viewers
                 .oldest_first()
@@ -237,6 +286,7 @@ impl Model {
         self.titles = titles;
         self.neighbours = neighbours;
         self.viewers = viewers;
+        self.strangers = strangers;
         self.now = now;
         Ok(())
     }
@@ -253,4 +303,110 @@ fn popularity_rank(titles: &Titles, watched: &[Title], title: Title) -> u16 {
         .filter(|other| titles.place(**other) < place)
         .count();
     (place as usize - before + 1).try_into().unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complete(model: &mut Model, user: &str, title: &str) -> (Standing, Vec<String>) {
+        let user = model.user(user);
+        let title = model.title(title);
+        let standing = model.begin(user, title);
+        model.complete(user, title);
+        let list = model.make_list(user, 7);
+        let titles = list.titles.iter().map(|title| (*title).to_owned());
+        (standing, titles.collect())
+    }
+
+    /// Two circles that never watch each other's titles.
+    fn two_circles(model: &mut Model) {
+        for user in 0..40 {
+            for title in 0..6 {
+                let circle = user % 2;
+                complete(model, &format!("u{user}"), &format!("c{circle}-{title}"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_holds_what_others_of_the_same_taste_completed_and_nothing_that_the_user_did() {
+        let mut model = Model::new(100, 4);
+        two_circles(&mut model);
+        let (_, list) = complete(&mut model, "newcomer", "c1-0");
+        assert_eq!(list, ["c1-1", "c1-2", "c1-3", "c1-4"]);
+        let (standing, list) = complete(&mut model, "newcomer", "c1-2");
+        assert_eq!(
+            (standing.rank, standing.made_at_ms, standing.watched_before),
+            (2, Some(7), false)
+        );
+        assert!(list.iter().all(|title| title.starts_with("c1-")));
+        assert!(!list.contains(&"c1-0".to_owned()) && !list.contains(&"c1-2".to_owned()));
+        let (standing, _) = complete(&mut model, "newcomer", "c1-2");
+        assert_eq!(
+            (
+                standing.rank,
+                standing.popularity_rank,
+                standing.watched_before
+            ),
+            (0, 0, true)
+        );
+    }
+
+    #[test]
+    fn who_has_no_list_is_shown_what_most_people_completed() {
+        let mut model = Model::new(100, 3);
+        for user in 0..30 {
+            let titles = ["everybody's", "many's", "some's"];
+            for title in &titles[..1 + user % 3] {
+                complete(&mut model, &format!("u{user}"), title);
+            }
+        }
+        assert!(model.make_strangers_list(9).is_some());
+        let (user, title) = (model.user("stranger"), model.title("many's"));
+        let standing = model.begin(user, title);
+        assert_eq!(
+            (standing.rank, standing.popularity_rank, standing.made_at_ms),
+            (2, 2, Some(9))
+        );
+        let title = model.title("unheard of");
+        let standing = model.begin(user, title);
+        assert_eq!((standing.rank, standing.popularity_rank), (0, 0));
+    }
+
+    #[test]
+    fn forgetting_titles_leaves_the_others_as_they_were() {
+        let mut model = Model::new(100, 4);
+        two_circles(&mut model);
+        for user in ["a", "b", "c"] {
+            for title in 0..6 {
+                complete(&mut model, user, &format!("c1-{title}"));
+            }
+        }
+        model.forget_titles(6);
+        assert!(model.titles.find("c0-0").is_none());
+        let (_, list) = complete(&mut model, "newcomer", "c1-0");
+        assert_eq!(list, ["c1-1", "c1-2", "c1-3", "c1-4"]);
+        let mut bytes = Vec::new();
+        model.snapshot(&mut bytes);
+        let mut restored = Model::new(100, 4);
+        restored.restore(&bytes).unwrap();
+        assert_eq!(restored.watched_of_all, model.watched_of_all);
+        assert_eq!(
+            complete(&mut restored, "newcomer", "c1-3").1,
+            complete(&mut model, "newcomer", "c1-3").1
+        );
+    }
+
+    #[test]
+    fn users_seen_longest_ago_give_way_when_too_many_titles_are_remembered() {
+        let mut model = Model::new(100, 4);
+        two_circles(&mut model);
+        assert_eq!(model.watched_of_all, 40 * 6);
+        model.forget_users(100);
+        assert_eq!((model.viewers.len(), model.watched_of_all), (16, 96));
+        let mut few = Model::new(10, 4);
+        two_circles(&mut few);
+        assert_eq!((few.viewers.len(), few.watched_of_all), (10, 60));
+    }
 }

@@ -1,0 +1,287 @@
+//! Gives partitions their place: makes and drops lanes as the group's coordinator says, finds out where each goes on, and sends it there.
+
+use std::time::{Duration, Instant};
+
+use activity_platform::metrics;
+use rdkafka::consumer::Consumer;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+
+use crate::driver::Driver;
+use crate::lane::{Assignment, Lane, Phase};
+use crate::membership::{Change, Partition};
+use crate::open::{OpenState, Opened, Opening, open};
+use crate::start::Start;
+
+/// A partition that needs an operator is looked at again this often.
+const STOPPED_FOR: Duration = Duration::from_secs(30);
+/// How long one seek may take.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Right after an assignment the client may not be ready to seek: it is tried again after this long.
+const SEEK_PAUSE: Duration = Duration::from_millis(100);
+
+impl Driver {
+    /// Makes and drops lanes as the group's coordinator says.
+    pub(crate) fn apply_changes(&mut self) {
+        for change in self.consumer.context().take_changes() {
+            match change {
+                Change::Joined => self.joined = true,
+                Change::Revoked(partition) => {
+                    if let Some(lane) = self
+                        .by_partition
+                        .remove(&partition)
+                        .and_then(|assignment| self.lanes.remove(&assignment))
+                    {
+                        lane.cancel.cancel();
+                    }
+                    self.forget(&partition);
+                }
+                Change::Assigned {
+                    partition,
+                    assignment,
+                    cancel,
+                } => self.add_lane(partition, assignment, cancel),
+            }
+        }
+    }
+
+    fn add_lane(&mut self, partition: Partition, assignment: u64, cancel: CancellationToken) {
+        let Some((topic, name)) = self
+            .topics
+            .iter()
+            .find(|(_, name)| **name == *partition.0)
+            .cloned()
+        else {
+            return;
+        };
+        let at = Assignment {
+            topic,
+            name,
+            partition: partition.1,
+            number: assignment,
+            cancel,
+        };
+        if let Some(previous) = self.by_partition.insert(partition, assignment) {
+            self.lanes.remove(&previous);
+        }
+        self.lanes.insert(
+            assignment,
+            Lane::new(self.group, &self.settings, self.epoch, at),
+        );
+        self.open_lane(assignment);
+    }
+
+    /// Asks, beside the loop, where a lane stands.
+    pub(crate) fn open_lane(&mut self, assignment: u64) {
+        let Some(lane) = self.lanes.get_mut(&assignment) else {
+            return;
+        };
+        lane.phase = Phase::Opening;
+        let (name, partition, cancel) = (lane.name.clone(), lane.partition, lane.cancel.clone());
+        let opening = Opening {
+            assignment,
+            group: self.group.name,
+            topic: name,
+            partition,
+            epoch: self.epoch,
+            fingerprint: self.fingerprint.clone(),
+        };
+        self.runtime.spawn(open(
+            opening,
+            self.consumer.clone(),
+            self.sink.database.clone(),
+            cancel,
+            self.opened.0.clone(),
+        ));
+    }
+
+    /// Takes over what was found out about lanes.
+    pub(crate) fn apply_opened(&mut self) {
+        while let Ok((assignment, end)) = self.opened.1.try_recv() {
+            match end {
+                OpenState::Opened(opened) => self.place_lane(assignment, *opened),
+                OpenState::Waiting(why) => {
+                    if let Some(lane) = self.lanes.get_mut(&assignment) {
+                        lane.waiting_for = Some(why);
+                    }
+                }
+            }
+        }
+        let now = Instant::now();
+        let is_over = |lane: &Lane| matches!(lane.phase, Phase::Stopped { until } if until <= now);
+        let again: Vec<u64> = self
+            .lanes
+            .iter()
+            .filter(|(_, lane)| is_over(lane))
+            .map(|(assignment, _)| *assignment)
+            .collect();
+        again
+            .into_iter()
+            .for_each(|assignment| self.open_lane(assignment));
+    }
+
+    fn place_lane(&mut self, assignment: u64, mut opened: Opened) {
+        let Some(lane) = self
+            .lanes
+            .get_mut(&assignment)
+            .filter(|lane| lane.phase == Phase::Opening)
+        else {
+            return;
+        };
+        let (group, name, partition, now) = (
+            self.group.name,
+            lane.name.clone(),
+            lane.partition,
+            Instant::now(),
+        );
+        if let Start::Stop { why } = &opened.start {
+            tracing::error!(group, topic = %name, partition, "{why}");
+            lane.waiting_for = Some(why.clone());
+            lane.phase = Phase::Stopped {
+                until: now + STOPPED_FOR,
+            };
+            return;
+        }
+        let at = Assignment {
+            topic: lane.topic,
+            name: name.clone(),
+            partition,
+            number: assignment,
+            cancel: lane.cancel.clone(),
+        };
+        // A fresh lane each time: what an earlier placement had built belongs to nobody.
+        let fresh = || Lane::new(self.group, &self.settings, self.epoch, at.clone());
+        let mut lane = fresh();
+        let stateful = self.fingerprint.is_some();
+        if opened.unfit_snapshot {
+            tracing::warn!(group, topic = %name, partition, "the stored state is of other code or settings: rebuilding it from the start of the log");
+        }
+        let (slot, snapshot) = opened
+            .snapshot
+            .take()
+            .map_or((0, None), |(slot, snapshot)| {
+                (1 - slot.min(1), Some(snapshot))
+            });
+        let placed = lane.place(&opened.start, opened.log_first, snapshot.as_ref(), stateful, now).or_else(|error| {
+            tracing::warn!(group, topic = %name, partition, %error, "rebuilding the state from the start of the log");
+            lane = fresh();
+            lane.place(&opened.start, opened.log_first, None, stateful, now)
+        });
+        let Ok(to) = placed else {
+            return;
+        };
+        lane.snapshots.slot = slot;
+        lane.phase = Phase::Seeking {
+            to,
+            not_before: now,
+        };
+        self.say_where(&opened, &name, partition, to);
+        self.sink
+            .metrics
+            .restore_seconds
+            .with_label_values(&[group])
+            .observe(opened.began.elapsed().as_secs_f64());
+        self.lanes.insert(assignment, lane);
+    }
+
+    fn say_where(&self, opened: &Opened, topic: &str, partition: i32, to: i64) {
+        let group = self.group.name;
+        if let Start::At {
+            notice: Some(notice),
+            ..
+        }
+        | Start::Redo {
+            notice: Some(notice),
+            ..
+        } = &opened.start
+        {
+            tracing::warn!(group, topic, partition, "{notice}");
+        }
+        if let Start::At {
+            lost: Some(lost), ..
+        } = &opened.start
+        {
+            let (messages, from, to) = (lost.end - lost.start, lost.start, lost.end);
+            tracing::error!(
+                group,
+                topic,
+                partition,
+                messages,
+                from,
+                to,
+                "the log no longer has messages that this group has not read"
+            );
+        }
+        tracing::debug!(group, topic, partition, start = ?opened.start, read_from = to, "partition opened");
+    }
+
+    /// Sends lanes that know their place there; their messages come once they are resumed.
+    pub(crate) fn seek_lanes(&mut self) {
+        let now = Instant::now();
+        for lane in self.lanes.values_mut() {
+            let Phase::Seeking { to, not_before } = lane.phase else {
+                continue;
+            };
+            if now < not_before {
+                continue;
+            }
+            let mut list = TopicPartitionList::new();
+            let sought = list
+                .add_partition_offset(&lane.name, lane.partition, Offset::Offset(to))
+                .and_then(|()| self.consumer.seek_partitions(list, SEEK_TIMEOUT))
+                .and_then(|list| {
+                    list.elements()
+                        .iter()
+                        .try_for_each(|element| element.error())
+                });
+            match sought {
+                Ok(()) => lane.phase = Phase::Running,
+                Err(error) => {
+                    tracing::debug!(topic = %lane.name, partition = lane.partition, %error, "seek failed; trying again");
+                    lane.phase = Phase::Seeking {
+                        to,
+                        not_before: now + SEEK_PAUSE,
+                    };
+                }
+            }
+        }
+    }
+
+    /// Closes ranges that are built again as soon as they are whole, and takes their place anew where the log has lost the rest of them.
+    pub(crate) fn tend_redos(&mut self) {
+        let mut lost = Vec::new();
+        for (partition, assignment) in &self.by_partition {
+            let redoing = |lane: &&mut Lane| lane.phase == Phase::Running && lane.is_redoing();
+            if let Some(lane) = self.lanes.get_mut(assignment).filter(redoing) {
+                lane.close_redo(Instant::now());
+                let log_first = self
+                    .consumer
+                    .context()
+                    .log_ends(partition)
+                    .map_or(0, |ends| ends.first);
+                lost.extend(lane.redo_is_lost(log_first).then_some(*assignment));
+            }
+        }
+        lost.into_iter()
+            .for_each(|assignment| self.open_lane(assignment));
+    }
+
+    fn forget(&self, partition: &Partition) {
+        self.readiness.ready(&self.part(partition));
+        let (topic, id, group, m) = (
+            &partition.0,
+            partition.1.to_string(),
+            self.group.name,
+            &self.sink.metrics,
+        );
+        metrics::forget_partition(&m.lag, group, topic, &id);
+        metrics::forget_partition(&m.lag_ms, group, topic, &id);
+        metrics::forget_partition(&m.current_offset, group, topic, &id);
+        metrics::forget_partition(&m.paused, group, topic, &id);
+    }
+
+    /// A partition's name in readiness reports.
+    pub(crate) fn part(&self, (topic, partition): &Partition) -> String {
+        format!("{}/{topic}/{partition}", self.group.name)
+    }
+}

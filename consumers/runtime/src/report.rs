@@ -1,0 +1,150 @@
+//! What the loop tells the outside: metrics and readiness, from the lanes' state, a few times a second.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer;
+
+use crate::cycle::now_ms;
+use crate::driver::Driver;
+use crate::lane::{Lane, Phase};
+
+/// Metrics and readiness are brought up to date this often.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// The client learns the end of a log from what it fetches; of a partition that is paused it is asked for this often.
+const WATERMARKS_INTERVAL: Duration = Duration::from_secs(5);
+/// Commits that fail for this long are worth saying.
+const COMMITS_FAIL_FOR: Duration = Duration::from_secs(10);
+
+impl Driver {
+    pub(crate) fn housekeep(&mut self, now: Instant) {
+        if now < self.housekeeping_at {
+            return;
+        }
+        self.housekeeping_at = now + INTERVAL;
+        self.schemas.tidy(now);
+        self.report_readiness(now);
+        self.report_metrics();
+        if now >= self.watermarks_at {
+            self.watermarks_at = now + WATERMARKS_INTERVAL;
+            self.ask_for_watermarks();
+        }
+    }
+
+    fn report_readiness(&self, now: Instant) {
+        let insert_timeout = Duration::from_millis(self.settings.insert_timeout_ms);
+        let is_long = |since: Option<Instant>, limit: Duration| {
+            since.is_some_and(|since| now.saturating_duration_since(since) > limit)
+        };
+        if !self.joined {
+            self.readiness
+                .not_ready(self.group.name, "joining the group");
+        } else if is_long(self.commits_fail_since, COMMITS_FAIL_FOR) {
+            self.readiness
+                .not_ready(self.group.name, "kafka takes no commit");
+        } else if is_long(self.cycle_began, insert_timeout) {
+            self.readiness.not_ready(self.group.name, "a flush takes longer than an insert may: waiting for clickhouse or for kafka's acknowledgements");
+        } else {
+            self.readiness.ready(self.group.name);
+        }
+        for (partition, assignment) in &self.by_partition {
+            match self.lanes.get(assignment).and_then(why_not_ready) {
+                Some(why) => self.readiness.not_ready(&self.part(partition), why),
+                None => self.readiness.ready(&self.part(partition)),
+            }
+        }
+    }
+
+    fn report_metrics(&mut self) {
+        let metrics = self.sink.metrics.clone();
+        metrics
+            .buffered_bytes
+            .with_label_values(&[self.group.name])
+            .set(self.bytes() as i64);
+        for (partition, assignment) in &self.by_partition {
+            let Some(lane) = self.lanes.get_mut(assignment) else {
+                continue;
+            };
+            let labels = [
+                self.group.name,
+                partition.0.as_str(),
+                &partition.1.to_string(),
+            ];
+            metrics
+                .events_read
+                .with_label_values(&labels)
+                .inc_by(std::mem::take(&mut lane.read));
+            metrics
+                .events_processed
+                .with_label_values(&labels)
+                .inc_by(std::mem::take(&mut lane.processed));
+            metrics
+                .events_replayed
+                .with_label_values(&labels)
+                .inc_by(std::mem::take(&mut lane.replayed));
+            metrics
+                .paused
+                .with_label_values(&labels)
+                .set(i64::from(lane.paused));
+            let Some(committed) = lane.committed else {
+                continue;
+            };
+            metrics
+                .current_offset
+                .with_label_values(&labels)
+                .set(committed);
+            let ends = self
+                .consumer
+                .context()
+                .log_ends(partition)
+                .filter(|ends| ends.next >= 0);
+            if let Some(ends) = ends {
+                metrics
+                    .lag
+                    .with_label_values(&labels)
+                    .set((ends.next - committed).max(0));
+            }
+            let age_ms = lane
+                .oldest_unsettled_ms()
+                .map_or(0, |appended_at_ms| now_ms() - appended_at_ms);
+            metrics.lag_ms.with_label_values(&labels).set(age_ms.max(0));
+        }
+    }
+
+    /// Beside the loop: a broker that does not answer must not stop it.
+    fn ask_for_watermarks(&self) {
+        let paused: Vec<_> = self
+            .lanes
+            .values()
+            .filter(|lane| lane.paused)
+            .map(|lane| (lane.name.to_string(), lane.partition))
+            .collect();
+        if paused.is_empty() {
+            return;
+        }
+        let consumer = self.consumer.clone();
+        self.runtime.spawn_blocking(move || {
+            for (topic, partition) in paused {
+                if let Ok((first, next)) =
+                    consumer.fetch_watermarks(&topic, partition, WATERMARKS_INTERVAL)
+                {
+                    consumer
+                        .context()
+                        .note_log_ends((topic, partition), first, next);
+                }
+            }
+        });
+    }
+}
+
+/// Why a partition does not do its work; None: it does.
+fn why_not_ready(lane: &Lane) -> Option<String> {
+    if let Some(why) = lane.unsettled_why.as_ref().or(lane.waiting_for.as_ref()) {
+        return Some(why.clone());
+    }
+    match lane.phase {
+        Phase::Opening | Phase::Seeking { .. } => Some("finding its place".to_owned()),
+        Phase::Stopped { .. } => Some("stopped".to_owned()),
+        Phase::Running if lane.is_replaying() => Some("rebuilding its state".to_owned()),
+        Phase::Running => None,
+    }
+}
