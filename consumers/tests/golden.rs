@@ -16,8 +16,8 @@ struct Labelled;
 impl Headers for Labelled {
     fn get(&self, name: &str) -> Option<&[u8]> {
         match name {
-            activity_consumers::groups::truth::LABEL_HEADER => Some(b"1"),
-            activity_consumers::groups::truth::ATTACK_HEADER => Some(b"click-farm"),
+            activity_schemas::truth::LABEL_HEADER => Some(b"1"),
+            activity_schemas::truth::ATTACK_HEADER => Some(b"click-farm"),
             _ => None,
         }
     }

@@ -2,19 +2,14 @@
 
 use activity_schemas::Event;
 
-/// Header that says whether the event belongs to an attack: `0` or `1`.
-pub const TRUTH_LABEL: &str = "truth-label";
-/// Header that names the kind of attack; empty or absent where there is none.
-pub const TRUTH_ATTACK: &str = "truth-attack";
-
 /// An event on its way out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outgoing<'a> {
     /// What goes into the message's value; its user is the key.
     pub event: Event<'a>,
-    /// Value of the header [`TRUTH_LABEL`], if the truth is known.
+    /// Value of the header [`LABEL_HEADER`](activity_schemas::truth::LABEL_HEADER), if the truth is known.
     pub label: Option<&'a str>,
-    /// Value of the header [`TRUTH_ATTACK`].
+    /// Value of the header [`ATTACK_HEADER`](activity_schemas::truth::ATTACK_HEADER).
     pub attack: Option<&'a str>,
 }
 

@@ -3,6 +3,7 @@
 //! - `avro/<event>/v<N>.avsc`: immutable versions, the one truth about what an event is ([`avro`]).
 //! - [`ClickEvent`], [`WatchEvent`]: the typed view of the newest version, borrowed from the message ([`events`]).
 //! - [`codec`]: the Confluent wire format, both ways.
+//! - [`truth`]: the headers that ground truth travels in.
 //! - `clickhouse/<NNNN>_<name>.sql`: numbered migrations ([`migrations`]).
 
 pub mod avro;
@@ -10,6 +11,7 @@ pub mod codec;
 pub mod events;
 pub mod migrations;
 mod topics;
+pub mod truth;
 
 pub use codec::{DecodeError, Decoders, Encoder};
 pub use events::{ClickEvent, Event, EventKind, WatchAction, WatchEvent};

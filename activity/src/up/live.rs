@@ -81,6 +81,9 @@ impl Live {
         let Ok(Ok(lags)) = gathered else {
             return false;
         };
+        if self.seen.is_none() {
+            self.events_per_second(&lags);
+        }
         let interval = if self.bar.is_some() {
             DRAW_INTERVAL
         } else {

@@ -63,7 +63,7 @@ pub fn decide(witnesses: &Witnesses, epoch: u32) -> Start {
     {
         return Start::Stop {
             why: format!(
-                "the topic was made anew: {end} offsets were read, the log ends at {log_next}; stop the group and run `activity setup --forget-offsets` to begin with the new topic"
+                "the topic was made anew: the group has read up to offset {end}, the log ends at {log_next}. Its tables are of the old topic: run `activity setup` with another --database and start the group with it and another --group-prefix"
             ),
         };
     }

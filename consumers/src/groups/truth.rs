@@ -1,15 +1,11 @@
 //! Ground truth of synthetic or labelled traffic, from the headers of events into `truth`. Only quality measures and the fraud dashboard read that table:
 //! no other group reads headers.
 
+use activity_schemas::truth::{ATTACK_HEADER, LABEL_HEADER};
 use activity_schemas::{CLICKS, Event, Topic, WATCHES};
 use uuid::Uuid;
 
 use crate::{ConsumerGroup, Input, Output, Received, Reject, Row, Settings, TableSpec};
-
-/// Header that says whether the event belongs to an attack: `0` or `1`.
-pub const LABEL_HEADER: &str = "truth-label";
-/// Header that names the kind of attack: `click-farm`. Empty or absent where there is none.
-pub const ATTACK_HEADER: &str = "truth-attack";
 
 crate::rows! {
     /// What is known of one event.

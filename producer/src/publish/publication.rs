@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use activity_schemas::truth::{ATTACK_HEADER, LABEL_HEADER};
 use rdkafka::{
     error::RDKafkaErrorCode,
     message::{Header, OwnedHeaders},
@@ -16,7 +17,7 @@ use super::{Ended, LOGGED_MAX, MalformedShare, Progress, Publisher, Run, client:
 use crate::{
     encode::{encode, kind},
     pace::Pacer,
-    source::{EventSource, Outgoing, SourceError, TRUTH_ATTACK, TRUTH_LABEL, received_at, user_id},
+    source::{EventSource, Outgoing, SourceError, received_at, user_id},
     traffic::malformed::{Malformed, malformed},
 };
 
@@ -287,8 +288,8 @@ impl<'a, P: FnMut(&Progress)> Publication<'a, P> {
 
 fn headers(outgoing: &Outgoing<'_>) -> Option<OwnedHeaders> {
     let present = [
-        (TRUTH_LABEL, outgoing.label),
-        (TRUTH_ATTACK, outgoing.attack),
+        (LABEL_HEADER, outgoing.label),
+        (ATTACK_HEADER, outgoing.attack),
     ];
     if present.iter().all(|(_, value)| value.is_none()) {
         return None;

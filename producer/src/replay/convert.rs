@@ -8,7 +8,9 @@ use super::{
     fields::{Cell, Values, fields},
     mapping::{Conversion, From, Mapping, Rule, TimeFormat, parse_action},
 };
-use crate::source::{Outgoing, TRUTH_LABEL};
+use activity_schemas::truth::LABEL_HEADER;
+
+use crate::source::Outgoing;
 
 /// Maps records, reusing its memory from one to the next.
 pub struct Converter {
@@ -60,7 +62,7 @@ impl Converter {
             .as_deref()
             .filter(|label| !matches!(*label, "0" | "1"))
         {
-            return Err(format!("{TRUTH_LABEL}: {label:?} is neither 0 nor 1"));
+            return Err(format!("{LABEL_HEADER}: {label:?} is neither 0 nor 1"));
         }
         self.attack = header(self.mapping.attack.as_ref(), &record)?;
         Ok(())

@@ -27,7 +27,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::fields::{OCCURRED_AT, RECEIVED_AT, Shape, fields};
-use crate::source::{TRUTH_ATTACK, TRUTH_LABEL};
+use activity_schemas::truth::{ATTACK_HEADER, LABEL_HEADER};
 
 static SHIPPED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/mappings");
 
@@ -203,13 +203,13 @@ impl Mapping {
         let (mut label, mut attack) = (None, None);
         for (name, rule) in file.headers {
             let slot = match name.as_str() {
-                TRUTH_LABEL => &mut label,
-                TRUTH_ATTACK => &mut attack,
+                LABEL_HEADER => &mut label,
+                ATTACK_HEADER => &mut attack,
                 _ => {
                     return Err(MappingError::Unknown {
                         what: "header".to_owned(),
                         name,
-                        known: join([TRUTH_LABEL, TRUTH_ATTACK]),
+                        known: join([LABEL_HEADER, ATTACK_HEADER]),
                     });
                 }
             };

@@ -205,6 +205,10 @@ impl Session {
 
     fn after_watching(&mut self, around: &mut Around<'_>) -> Option<i64> {
         self.doing = Doing::Browsing;
+        // The player closes onto more of the same genre; the title just seen is not offered again.
+        if let Page::Title(title) = self.page {
+            self.page = Page::List(Catalogue::genre(title));
+        }
         if around.random.chance(GOES_ON_PER_THOUSAND) {
             self.clicks_left = self.clicks_left.max(2);
         }
