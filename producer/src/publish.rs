@@ -149,6 +149,3 @@ pub async fn publish(
         .await
         .unwrap_or(Err(PublishError::Panicked))
 }
-
-#[cfg(test)]
-mod tests;

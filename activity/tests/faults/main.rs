@@ -14,8 +14,12 @@ use std::hash::BuildHasher;
 use std::time::Duration;
 
 use activity_devstack::Service;
-use activity_producer::SimulateArgs;
+use activity_platform::kafka;
+use activity_producer::publish::{Publisher, Run, publish};
+use activity_producer::traffic::{Traffic, TrafficSettings};
+use activity_producer::{Pace, SimulateArgs};
 use support::{World, fresh_stack, groups};
+use tokio_util::sync::CancellationToken;
 
 const KILLS: u64 = 10;
 
@@ -45,6 +49,56 @@ fn victim(seed: u64, step: u64) -> Victim {
     }
 }
 
+/// One stack at a time: two would share the machine's two cores.
+static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+#[test]
+fn what_kafka_does_not_take_in_time_is_counted_as_failed_and_fails_the_run() {
+    let _alone = ONE_AT_A_TIME.lock();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut stack = fresh_stack("fault_publish").await;
+        let world = World::new(stack.endpoints(), "not_in_time", 1).await;
+        let mut config = kafka::producer_config(&world.targets.kafka).unwrap();
+        config.set("message.timeout.ms", "1000");
+        let hasty = Publisher::new(config, &world.targets.kafka.topic_prefix, 1, 2).unwrap();
+        let (stop, alive) = (CancellationToken::new(), CancellationToken::new());
+        let run = Run {
+            pace: Pace::PerSecond(200.0),
+            ..Run::EVERYTHING
+        };
+        let (stopping, living) = (stop.clone(), alive.clone());
+        let traffic = Traffic::new(1, TrafficSettings::default());
+        let published = tokio::spawn(publish(
+            hasty,
+            traffic,
+            run,
+            stop.clone(),
+            move |progress| {
+                if progress.acknowledged > 0 {
+                    living.cancel();
+                }
+                if progress.failed > 0 {
+                    stopping.cancel();
+                }
+            },
+        ));
+        alive.cancelled().await;
+        stack.kill(Service::Kafka).await.unwrap();
+        let published = tokio::time::timeout(support::PATIENCE, published)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+        let counts = &published.counts;
+        assert!(counts.failed > 0 && !published.complete, "{published:?}");
+        assert_eq!(counts.sent, counts.acknowledged + counts.failed);
+    });
+}
+
 #[test]
 fn ten_kills_at_random_moments_lose_nothing_and_double_nothing() {
     let seed = std::env::var("ACTIVITY_TEST_SEED")
@@ -52,6 +106,7 @@ fn ten_kills_at_random_moments_lose_nothing_and_double_nothing() {
         .and_then(|seed| seed.parse().ok())
         .unwrap_or_else(|| RandomState::new().hash_one(0));
     println!("ACTIVITY_TEST_SEED={seed}");
+    let _alone = ONE_AT_A_TIME.lock();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -13,6 +13,7 @@ mod commands;
 mod delivery;
 mod flow;
 mod malformed;
+mod publish;
 mod schemas;
 mod tables;
 
