@@ -27,6 +27,12 @@ pub enum Error {
     /// A file in `schemas/clickhouse` is not a migration.
     #[error(transparent)]
     BadMigration(#[from] activity_schemas::migrations::BadName),
+    /// Kafka stopped answering in the middle of a topic.
+    #[error("{topic} cannot be read to its end: kafka is silent")]
+    Silent {
+        /// Its full name.
+        topic: String,
+    },
     /// A worker thread ended early.
     #[error("a worker thread ended: {0}")]
     Worker(#[from] tokio::task::JoinError),

@@ -6,7 +6,7 @@
 //! - Each reject is in the dead-letter topic.
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use activity_consumers::Group;
 use activity_platform::clickhouse::{Database, quoted};
@@ -24,6 +24,8 @@ use crate::lag::{self, PartitionLag};
 
 /// Offsets that one query looks at: bounds the memory that ClickHouse needs for it.
 const WINDOW_OFFSETS: i64 = 2_000_000;
+/// How long one poll waits.
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long Kafka may be silent while dead letters are read.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
@@ -104,10 +106,18 @@ async fn verify_group(
     let mut rejects = 0;
     for partition in &partitions {
         report.lag += partition.lag;
-        let Some(committed) = partition.committed else {
+        let ranges = ledger(
+            database,
+            partition,
+            partition.committed.unwrap_or(i64::MAX),
+            epoch,
+        )
+        .await?;
+        if partition.committed.is_none() && ranges.ranges == 0 {
             continue;
-        };
-        let ranges = ledger(database, partition, committed, epoch).await?;
+        }
+        // A committed offset that expired or was deleted: the ledger knows how far the group was.
+        let committed = partition.committed.unwrap_or(ranges.end);
         report.events += ranges.events;
         report.lost += ranges.lost;
         rejects += ranges.rejects;
@@ -337,11 +347,18 @@ fn keys_of(
     list.add_partition_offset(topic, 0, Offset::Offset(first))
         .map_err(kafka::Error::from)?;
     consumer.assign(&list).map_err(kafka::Error::from)?;
+    let mut heard = Instant::now();
     loop {
-        let message = match consumer.poll(SILENCE_MAX) {
+        let message = match consumer.poll(POLL_TIMEOUT) {
             Some(message) => message.map_err(kafka::Error::from)?,
-            None => return Ok(keys),
+            // Also after an event of the client itself: silence is told by the clock.
+            None if heard.elapsed() < SILENCE_MAX => continue,
+            None => {
+                let topic = topic.to_owned();
+                return Err(Error::Silent { topic });
+            }
         };
+        heard = Instant::now();
         if let Some(key) = message.key() {
             keys.insert(String::from_utf8_lossy(key).into_owned());
         }
