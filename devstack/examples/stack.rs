@@ -63,7 +63,7 @@ async fn run(data_dir: PathBuf, ports: Ports) -> Result<(), StackError> {
     loop {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => break,
-            died = stack.supervise() => {
+            (died, _) = stack.supervise() => {
                 eprintln!("{died} died, see {}; starting it again", stack.log(died).display());
                 stack.restart(died).await?;
             }

@@ -29,6 +29,7 @@ pub use cache::{Downloads, PartDownload, prefetch};
 pub use error::StackError;
 pub use folder::{erase, find_running};
 pub use launch::{bound, run_hidden_verb};
+pub use logs::rotate as rotate_log;
 pub use ports::Ports;
 pub use process::{Process, Spawner};
 pub use progress::{Progress, Silent, Stderr};

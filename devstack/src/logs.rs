@@ -16,8 +16,11 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     File::options().create(true).append(true).open(path)
 }
 
-/// Moves the log of the last run aside, over the one before it.
-pub(crate) fn rotate(path: &Path) -> io::Result<()> {
+/// Moves the log of the last run aside, over the one before it; absent is as good.
+///
+/// # Errors
+/// If the operating system refuses.
+pub fn rotate(path: &Path) -> io::Result<()> {
     match fs::rename(path, older(path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -2,7 +2,7 @@
 //! stops all in order.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -110,17 +110,17 @@ impl Stack {
         Ok(())
     }
 
-    /// Waits until a service dies by itself and says which; each death is told once. Waits for ever while all are well
-    /// or down on purpose. Cancel-safe.
-    pub async fn supervise(&mut self) -> Service {
+    /// Waits until a service dies by itself and says which, and how if that is known; each death is told once. Waits for
+    /// ever while all are well or down on purpose. Cancel-safe.
+    pub async fn supervise(&mut self) -> (Service, Option<ExitStatus>) {
         let [kafka, registry, engine] = &mut self.slots;
-        let died = tokio::select! {
-            () = ended(kafka) => Service::Kafka,
-            () = ended(registry) => Service::Registry,
-            () = ended(engine) => Service::ClickHouse,
+        let (died, status) = tokio::select! {
+            status = ended(kafka) => (Service::Kafka, status),
+            status = ended(registry) => (Service::Registry, status),
+            status = ended(engine) => (Service::ClickHouse, status),
         };
         self.slots[died as usize] = None;
-        died
+        (died, status)
     }
 
     /// Stops all services in order, side by side: within a second, or 5 s while a client keeps an idle connection to
@@ -136,9 +136,9 @@ impl Stack {
     }
 }
 
-async fn ended(slot: &mut Option<Process>) {
+async fn ended(slot: &mut Option<Process>) -> Option<ExitStatus> {
     match slot {
-        Some(process) => drop(process.wait().await),
+        Some(process) => process.wait().await,
         None => std::future::pending().await,
     }
 }

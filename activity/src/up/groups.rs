@@ -7,9 +7,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use activity_consumers::GROUPS;
-use activity_devstack::{Process, Spawner, bound};
+use activity_devstack::{Process, Spawner, bound, rotate_log};
 use activity_platform::settings::Targets;
 use anyhow::Context;
+
+use crate::settings_file;
 
 /// The first group's metrics are served here, the next group's one above, and so on; a free port where one is taken.
 const METRICS_PORT: u16 = 9401;
@@ -32,6 +34,7 @@ struct Launcher {
     spawner: Spawner,
     executable: PathBuf,
     targets: Targets,
+    settings_file: Option<PathBuf>,
     logs: PathBuf,
 }
 
@@ -51,14 +54,19 @@ impl GroupProcesses {
         targets: &Targets,
         logs: PathBuf,
     ) -> anyhow::Result<Self> {
+        let arguments: Vec<String> = std::env::args_os()
+            .map(|argument| argument.to_string_lossy().into_owned())
+            .collect();
         let launcher = Launcher {
             spawner: Spawner::new()?,
             executable,
             targets: targets.clone(),
+            settings_file: settings_file::find(&arguments),
             logs,
         };
         let mut processes = Vec::new();
         for (index, group) in GROUPS.iter().enumerate() {
+            rotate_log(&log_file(&launcher.logs, group.name))?;
             let address = free_address(METRICS_PORT + index as u16)?;
             let process = launcher.launch(group.name, address).await?;
             processes.push(GroupProcess {
@@ -83,15 +91,16 @@ impl GroupProcesses {
             .map(|process| (process.group, process.address))
     }
 
-    /// Waits until every group says that it is ready.
-    pub async fn ready(&self) {
-        for process in &self.processes {
-            let url = format!("http://{}/readyz", process.address);
-            while !reqwest::get(&url)
-                .await
-                .is_ok_and(|answer| answer.status().is_success())
-            {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+    /// Waits until every group says that it is ready. One that ends before is started again, and `say` is told.
+    pub async fn ready(&mut self, say: impl Fn(&str)) -> anyhow::Result<()> {
+        // No proxy: this is loopback.
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        loop {
+            // Looked up anew each time: a group that is started again may be served elsewhere.
+            let addresses: Vec<_> = self.addresses().map(|(_, address)| address).collect();
+            tokio::select! {
+                said = self.supervise() => say(&said),
+                () = all_ready(&client, &addresses) => return Ok(()),
             }
         }
     }
@@ -138,23 +147,28 @@ impl GroupProcesses {
 
     async fn restart(&mut self, index: usize) -> String {
         let group = self.processes[index].group;
-        match self
-            .launcher
-            .launch(group, self.processes[index].address)
-            .await
-        {
-            Ok(started) => {
+        match self.launch_again(index).await {
+            Ok((started, address)) => {
                 let process = &mut self.processes[index];
                 process.process = Some(started);
+                process.address = address;
                 process.started = Instant::now();
                 process.restart_at = None;
-                format!("group {group} started again")
+                format!("group {group} started again: http://{address}/metrics")
             }
             Err(error) => {
                 self.processes[index].restart_at = Some(Instant::now() + BACKOFF_MAX);
                 format!("group {group} cannot be started: {error:#}")
             }
         }
+    }
+
+    /// On its port unless another program has taken that one meanwhile: with it the group would end at each start.
+    async fn launch_again(&self, index: usize) -> anyhow::Result<(Process, SocketAddr)> {
+        let before = &self.processes[index];
+        let address = free_address(before.address.port())?;
+        let process = self.launcher.launch(before.group, address).await?;
+        Ok((process, address))
     }
 
     /// Peak memory of every process of ours, this one first.
@@ -184,13 +198,31 @@ impl GroupProcesses {
     }
 }
 
+/// Asks one after the other until each has said once that it is ready.
+async fn all_ready(client: &reqwest::Client, addresses: &[SocketAddr]) {
+    for address in addresses {
+        let url = format!("http://{address}/readyz");
+        while !client
+            .get(&url)
+            .send()
+            .await
+            .is_ok_and(|answer| answer.status().is_success())
+        {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
 impl Launcher {
     async fn launch(&self, group: &'static str, address: SocketAddr) -> anyhow::Result<Process> {
-        let log = log_file(&self.logs, group)?;
+        let log = open_log(&log_file(&self.logs, group))?;
         let mut command: Command = bound(&self.executable, None, &self.executable);
         command.args(["consume", group, "--metrics", &address.to_string()]);
         for (flag, value) in flags(&self.targets) {
             command.args([flag, &value]);
+        }
+        if let Some(file) = &self.settings_file {
+            command.env("ACTIVITY_CONFIG", file);
         }
         command
             .stdin(Stdio::null())
@@ -203,7 +235,7 @@ impl Launcher {
     }
 }
 
-/// The settings that a group's process must share with this one; all others reach it by environment and file.
+/// The settings that a group's process must share with this one; all others reach it by the environment and the settings file.
 fn flags(targets: &Targets) -> Vec<(&'static str, String)> {
     let Targets {
         kafka,
@@ -226,14 +258,17 @@ fn flags(targets: &Targets) -> Vec<(&'static str, String)> {
     flags
 }
 
-/// The group's log, appended to; the previous run's is kept beside it at the first start of this run.
-fn log_file(logs: &Path, group: &str) -> anyhow::Result<File> {
-    std::fs::create_dir_all(logs)?;
-    let path = logs.join(format!("{group}.log"));
+/// A group's log. The previous run's is kept beside it at the first start of this run.
+fn log_file(logs: &Path, group: &str) -> PathBuf {
+    logs.join(format!("{group}.log"))
+}
+
+/// To append to: a group that is started again goes on in the same file.
+fn open_log(path: &Path) -> anyhow::Result<File> {
     File::options()
         .create(true)
         .append(true)
-        .open(&path)
+        .open(path)
         .with_context(|| path.display().to_string())
 }
 

@@ -175,6 +175,7 @@ impl Live {
     /// Takes the table away.
     pub fn end(&self) {
         if let Some(bar) = &self.bar {
+            bar.set_message(String::new());
             bar.finish_and_clear();
         }
     }

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::Verdict;
-use crate::cli::UpArgs;
+use crate::cli::{Output, OutputArgs, UpArgs};
 use crate::consume;
 use crate::print::{self, count, megabytes};
 use crate::verbs;
@@ -106,28 +106,41 @@ async fn on_stack(
     setup::run(targets, args.partitions).await?;
     let mut groups = GroupProcesses::start(executable, targets, data_dir.join("logs")).await?;
     tokio::select! {
-        ready = tokio::time::timeout(READY_WAIT, groups.ready()) => ready.context("the groups did not become ready; see their logs in the data folder")?,
+        ready = tokio::time::timeout(READY_WAIT, groups.ready(|said| eprintln!("{said}"))) => ready.context("the groups did not become ready; see their logs in the data folder")??,
         () = stop.cancelled() => (),
     }
     if !stop.is_cancelled() {
-        say_ready(targets, &groups, began);
+        say_ready(args.output, targets, &groups, began)?;
     }
     let outcome = while_up(args, targets, stack, &mut groups, &stop).await;
     groups.stop().await;
     outcome
 }
 
-fn say_ready(targets: &Targets, groups: &GroupProcesses, began: Instant) {
+/// To stdout; to stderr where stdout is for the JSON alone.
+fn say_ready(
+    output: OutputArgs,
+    targets: &Targets,
+    groups: &GroupProcesses,
+    began: Instant,
+) -> anyhow::Result<()> {
     let clickhouse = targets.clickhouse.clickhouse.as_deref().unwrap_or_default();
     let metrics: Vec<String> = groups
         .addresses()
         .map(|(group, address)| format!("{group} http://{address}/metrics"))
         .collect();
-    println!(
+    let line = format!(
         "READY in {:.1} s: {clickhouse}/play (query), {}",
         began.elapsed().as_secs_f64(),
         metrics.join(", ")
     );
+    match output.output {
+        Output::Table => print::result(Output::Table, &(), || line),
+        Output::Json => {
+            eprintln!("{line}");
+            Ok(())
+        }
+    }
 }
 
 /// Traffic, the live view, supervision, and the end.
@@ -139,6 +152,8 @@ async fn while_up(
     stop: &CancellationToken,
 ) -> anyhow::Result<Verdict> {
     let traffic_stop = stop.child_token();
+    // Also where this ends with an error: the traffic has a thread of its own, which the process would wait for.
+    let _traffic_ends = traffic_stop.clone().drop_guard();
     let started = Instant::now();
     let mut traffic = (!args.no_traffic && !stop.is_cancelled())
         .then(|| start_traffic(args, targets, traffic_stop.clone()));
@@ -150,8 +165,9 @@ async fn while_up(
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            service = stack.supervise() => {
-                live.say(&format!("{service} ended by itself (see {}); starting it again", stack.log(service).display()));
+            (service, status) = stack.supervise() => {
+                let how = status.map(|status| format!("{status}; ")).unwrap_or_default();
+                live.say(&format!("{service} ended by itself ({how}see {}); starting it again", stack.log(service).display()));
                 stack.restart(service).await?;
             }
             group = groups.supervise() => live.say(&group),
@@ -169,6 +185,9 @@ async fn while_up(
     }
     let seconds = started.elapsed().as_secs_f64();
     live.end();
+    if stop.is_cancelled() {
+        eprintln!("stopping; the data stays in the data folder");
+    }
     traffic_stop.cancel();
     if let Some(traffic) = traffic {
         // Interrupted: what was sent is flushed, within bounds.
