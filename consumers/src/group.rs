@@ -1,6 +1,6 @@
 //! The trait that a consumer group implements, and its type-erased form that the lists and the runtime work with.
 
-use activity_schemas::{Event, Topic};
+use activity_schemas::{Content, Event, Topic};
 
 use crate::output::{Output, TableSpec};
 
@@ -142,7 +142,19 @@ pub struct Group {
 
 impl Group {
     /// The erased form of a group.
+    ///
+    /// # Panics
+    /// If a group without state reads a derived topic, at compile time: what it has seen of that topic is part of its state, and lost without it.
     pub const fn of<G: ConsumerGroup>() -> Self {
+        let mut index = 0;
+        while index < G::READS.len() {
+            let is_derived = matches!(G::READS[index].content, Content::Derived);
+            assert!(
+                !is_derived || G::STATE_VERSION > 0,
+                "a group that reads a derived topic needs a STATE_VERSION above 0"
+            );
+            index += 1;
+        }
         Self {
             name: G::NAME,
             about: G::ABOUT,

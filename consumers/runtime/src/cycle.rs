@@ -184,7 +184,6 @@ async fn settle(job: &Job, sink: &Sink) -> Result<LedgerRow, Unsettled> {
     Ok(ledger_row(job, sink, started, &gone))
 }
 
-/// Offsets of the range that are gone from the log and not in ClickHouse either.
 /// The part of a claimed range that the log no longer has: what an earlier attempt had brought in of it, and what is lost.
 #[derive(Default)]
 struct Gone {
@@ -220,7 +219,6 @@ async fn gone(job: &Job, sink: &Sink) -> Result<Gone, Unsettled> {
 }
 
 /// Brings one table's rows in, exactly once, in the way that the batch's history asks for.
-/// Brings one table's rows in, exactly once, in the way that the batch's history asks for.
 async fn insert_table(job: &Job, block: &TableBlock, sink: &Sink) -> Result<(), Unsettled> {
     let token = token(
         sink.group,
@@ -239,6 +237,10 @@ async fn insert_table(job: &Job, block: &TableBlock, sink: &Sink) -> Result<(), 
             ensure_all_there(job, block, &token, sink).await
         }
         Mode::MissingOnly => {
+            // Nothing is there: then the plain token is safe, and it stops an earlier owner's insert that may still be on its way.
+            if count_in(job, block, job.batch.range, sink).await? == 0 {
+                insert_all(job, block, &token, sink).await?;
+            }
             let token = format!("{token}/from/{}", job.batch.first_read);
             ensure_all_there(job, block, &token, sink).await
         }
@@ -261,6 +263,15 @@ async fn count_there(job: &Job, block: &TableBlock, sink: &Sink) -> Result<u64, 
         start: job.batch.first_read,
         end: job.batch.range.end,
     };
+    count_in(job, block, range, sink).await
+}
+
+async fn count_in(
+    job: &Job,
+    block: &TableBlock,
+    range: Range,
+    sink: &Sink,
+) -> Result<u64, Unsettled> {
     Ok(store::count_rows(
         &sink.database,
         block.table.name,
@@ -322,7 +333,6 @@ fn insert_of<'a>(block: &'a TableBlock, token: &'a str, sink: &Sink) -> Insert<'
     }
 }
 
-/// Counts the batch's rows and inserts those that are not there.
 /// Counts the batch's rows and inserts those that are not there.
 async fn ensure_all_there(
     job: &Job,

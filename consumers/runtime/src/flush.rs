@@ -395,7 +395,7 @@ fn in_flight(lanes: &mut HashMap<u64, Lane>, assignment: u64) -> Option<&mut Lan
 }
 
 /// Whether a lane has a batch that may be claimed now.
-fn is_claimable(lane: &Lane, now: Instant) -> bool {
+pub(crate) fn is_claimable(lane: &Lane, now: Instant) -> bool {
     !matches!(lane.phase, Phase::Opening | Phase::Stopped { .. })
         && lane.sealed.is_some()
         && !lane.in_flight
@@ -403,7 +403,7 @@ fn is_claimable(lane: &Lane, now: Instant) -> bool {
 }
 
 /// Whether all that a lane has taken is settled but Kafka does not know it yet.
-fn is_idle_unsaid(lane: &Lane) -> bool {
+pub(crate) fn is_idle_unsaid(lane: &Lane) -> bool {
     lane.phase == Phase::Running
         && lane.sealed.is_none()
         && !lane.is_replaying()
@@ -416,7 +416,7 @@ fn partition_of(lane: &Lane) -> Partition {
 }
 
 /// The claim of a lane's batch under way. A range that is claimed again keeps the time of its first claim: its token's age counts from there.
-fn claim(lane: &Lane, epoch: u32) -> Option<Commit> {
+pub(crate) fn claim(lane: &Lane, epoch: u32) -> Option<Commit> {
     let range = lane.sealed_range()?;
     let claimed_at_ms = *lane
         .sealed
@@ -436,7 +436,7 @@ fn claim(lane: &Lane, epoch: u32) -> Option<Commit> {
 }
 
 /// "All before is in ClickHouse, nothing is in flight."
-fn empty_claim(lane: &Lane, epoch: u32) -> Commit {
+pub(crate) fn empty_claim(lane: &Lane, epoch: u32) -> Commit {
     let offset = lane.building.start;
     Commit {
         partition: partition_of(lane),

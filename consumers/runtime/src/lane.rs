@@ -242,9 +242,12 @@ impl Lane {
         match start {
             Start::At {
                 lost: Some(lost), ..
-            } => self
-                .building
-                .lose(lost.end, (lost.end - lost.start) as u64, now),
+            } => {
+                self.building
+                    .lose(lost.end, (lost.end - lost.start) as u64, now);
+                // A batch of its own, without rows: one that begins below the log's start is not sent again under its token, which then could not absorb a late insert.
+                self.seal(now);
+            }
             Start::Redo {
                 range,
                 log_first,
@@ -309,9 +312,12 @@ impl Lane {
         if let Some(redo) = self.redo.filter(|redo| message.offset >= redo.end) {
             self.seal_at(redo.end, now);
         }
-        if log_first > self.next && message.offset > self.next {
-            let end = log_first.min(message.offset);
-            self.building.lose(end, (end - self.next) as u64, now);
+        // What only rebuilds state is settled: it cannot be lost.
+        let unsettled = self.next.max(self.replay_until);
+        let lost_end = log_first.min(message.offset);
+        if lost_end > unsettled {
+            self.building
+                .lose(lost_end, (lost_end - unsettled) as u64, now);
         }
         self.next = message.offset + 1;
         self.building

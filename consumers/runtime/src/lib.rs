@@ -15,6 +15,8 @@ pub mod delivery;
 mod driver;
 mod flush;
 mod lane;
+#[cfg(test)]
+mod lane_tests;
 pub mod membership;
 mod open;
 mod places;

@@ -1,0 +1,515 @@
+//! The model: Kafka, ClickHouse and the owners of one partition. What does I/O (the loop, cycles, the store) is mirrored here in its shortest form; "as …" names
+//! the code that a function mirrors.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range as Offsets;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use clap::{Args as _, FromArgMatches as _};
+use tokio_util::sync::CancellationToken;
+
+use super::{EPOCH, Entry, FIRST, GROUP, Row, TOPIC, rows_in};
+use crate::batch::{Mode, Sealed, TableBlock};
+use crate::claim::{Claim, Range, token};
+use crate::decoding::Schemas;
+use crate::flush::{claim, empty_claim, is_claimable, is_idle_unsaid};
+use crate::lane::{Assignment, Handled, Lane, Message, Phase};
+use crate::membership::Commit;
+use crate::settings::RuntimeSettings;
+use crate::start::{Start, Witnesses, decide};
+use crate::store::Snapshot;
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Fate {
+    Done,
+    /// It is not carried out.
+    Failed,
+    /// It is carried out, its answer is lost.
+    Unheard,
+    /// An insert that is carried out some time later; its owner hears nothing.
+    Late,
+    /// An insert of which the engine remembers the token but not the rows; its owner hears nothing.
+    Forgotten,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// The consumer's position goes back by so many messages, then so many come.
+    Deliver(usize, usize),
+    /// What is there, or only what is full, is sealed; perhaps there is a snapshot; the claim, or that nothing is in flight, is committed.
+    Flush(bool, bool, Fate),
+    /// The claimed batch is inserted, then written to the ledger.
+    Insert(Fate, Fate),
+    /// A snapshot that is on its way is stored.
+    Snapshot(usize),
+    /// The owner is revoked, with or without a last commit, or crashes; an insert may still be on its way.
+    Lose(bool, bool),
+    /// There is a new owner.
+    Assign,
+    /// An insert that is on its way arrives; its owner may still write the ledger.
+    Arrive(usize, bool),
+    /// Retention takes so many percent of what the log has.
+    Expire(i64),
+}
+
+/// A row of the ledger.
+#[derive(Debug, PartialEq)]
+pub(super) struct Settled {
+    pub(super) end: i64,
+    pub(super) events: u64,
+    rejects: u64,
+    pub(super) lost: u64,
+    pub(super) rows: usize,
+}
+
+/// The process that owns the partition.
+struct Owner {
+    lane: Lane,
+    /// Index of the message that comes next.
+    at: usize,
+    /// What is committed if the partition is revoked now.
+    settled: Option<Commit>,
+}
+
+/// Kafka, ClickHouse, what is on its way to them, and the owner of one partition.
+pub(super) struct World {
+    settings: RuntimeSettings,
+    now: Instant,
+    pub(super) log: Vec<Entry>,
+    pub(super) log_first: i64,
+    pub(super) committed: Option<(i64, Claim)>,
+    pub(super) rows: Vec<Row>,
+    tokens: BTreeSet<String>,
+    /// The block that was built for each token.
+    pub(super) built: BTreeMap<String, Bytes>,
+    pub(super) ledger: BTreeMap<i64, Settled>,
+    pub(super) dead_letters: BTreeSet<i64>,
+    snapshots: [Option<Snapshot>; 2],
+    late_snapshots: Vec<(u8, Snapshot)>,
+    pub(super) late_inserts: Vec<Arc<Sealed>>,
+    /// Inserts of ranges from here on may arrive late.
+    pub(super) late_from: i64,
+    owner: Option<Owner>,
+}
+
+impl World {
+    pub(super) fn new(log: Vec<Entry>) -> Self {
+        let command = RuntimeSettings::augment_args(clap::Command::new("").no_binary_name(true));
+        let matches = command.get_matches_from([""; 0]);
+        let mut settings = RuntimeSettings::from_arg_matches(&matches).unwrap();
+        (settings.batch_rows_max, settings.batch_bytes_max) = (6, usize::MAX);
+        Self {
+            settings,
+            now: Instant::now(),
+            log,
+            log_first: FIRST,
+            committed: None,
+            rows: Vec::new(),
+            tokens: BTreeSet::new(),
+            built: BTreeMap::new(),
+            ledger: BTreeMap::new(),
+            dead_letters: BTreeSet::new(),
+            snapshots: [None, None],
+            late_snapshots: Vec::new(),
+            late_inserts: Vec::new(),
+            late_from: FIRST,
+            owner: None,
+        }
+    }
+
+    pub(super) fn run(&mut self, steps: &[Step]) {
+        for step in steps {
+            match *step {
+                Step::Deliver(again, messages) => self.deliver(again, messages),
+                Step::Flush(all, snapshot, fate) => self.flush(all, snapshot, fate),
+                Step::Insert(fate, ledger) => self.insert(fate, ledger),
+                Step::Snapshot(which) => self.store_snapshot(which),
+                Step::Lose(last_commit, late) => self.lose(last_commit, late),
+                Step::Assign => self.assign(),
+                Step::Arrive(which, ledger) => self.arrive(which, ledger),
+                Step::Expire(percent) => self.expire(self.log_first, percent),
+            }
+        }
+    }
+
+    /// Goes on without faults until all is settled and said; then what was on its way arrives.
+    pub(super) fn drain(&mut self) {
+        let end = self.log_next();
+        let is_done = |(offset, claim): (i64, Claim)| offset == end && claim.end == end;
+        for _ in 0..10 {
+            self.assign();
+            self.deliver(0, self.log.len());
+            self.flush(true, true, Fate::Done);
+            self.insert(Fate::Done, Fate::Done);
+        }
+        assert!(self.committed.is_some_and(is_done), "{:?}", self.committed);
+        while !self.late_inserts.is_empty() {
+            self.arrive(0, true);
+        }
+        self.rows.sort_unstable();
+    }
+
+    fn log_next(&self) -> i64 {
+        self.log.last().unwrap().offset + 1
+    }
+
+    /// Index of the first message at or above an offset.
+    pub(super) fn index(&self, offset: i64) -> usize {
+        self.log.partition_point(|entry| entry.offset < offset)
+    }
+
+    pub(super) fn ledger_end(&self) -> Option<i64> {
+        self.ledger.values().map(|range| range.end).max()
+    }
+
+    /// Retention takes so many percent of what the log has above `from`.
+    pub(super) fn expire(&mut self, from: i64, percent: i64) {
+        self.log_first = from + (self.log_next() - from) * percent / 100;
+    }
+
+    /// As `open.rs` and `places.rs`; the model gives no cause to tell an operator anything.
+    pub(super) fn assign(&mut self) {
+        if self.owner.is_some() {
+            return;
+        }
+        let witnesses = Witnesses {
+            committed: self.committed.map(|(offset, claim)| (offset, Some(claim))),
+            ledger_end: self.ledger_end(),
+            log_first: self.log_first,
+            log_next: self.log_next(),
+        };
+        let start = decide(&witnesses, EPOCH);
+        let (offset, notice) = match &start {
+            Start::At { offset, notice, .. } => (*offset, notice),
+            Start::Redo { range, notice, .. } => (range.start, notice),
+            Start::Stop { why } => panic!("{why}"),
+        };
+        assert_eq!(*notice, None, "{witnesses:?}");
+        let found = self.snapshots.iter().zip(0..);
+        let (snapshot, slot) = found
+            .filter(|(found, _)| {
+                found
+                    .as_ref()
+                    .is_some_and(|found| found.state_offset <= offset)
+            })
+            .max_by_key(|(found, _)| found.as_ref().map(|found| found.state_offset))
+            .map_or((None, 1), |(found, slot)| (found.as_ref(), slot));
+        let mut lane = self.lane();
+        let to = lane
+            .place(&start, self.log_first, snapshot, true, self.now)
+            .unwrap();
+        lane.snapshots.slot = 1 - slot;
+        lane.phase = Phase::Running;
+        let (at, settled) = (self.index(to), None);
+        self.owner = Some(Owner { lane, at, settled });
+    }
+
+    /// A lane that has no place yet.
+    fn lane(&self) -> Lane {
+        let (topic, name, cancel) = (TOPIC, TOPIC.name.into(), CancellationToken::new());
+        let (partition, number) = (0, 1);
+        let at = Assignment {
+            topic,
+            name,
+            partition,
+            number,
+            cancel,
+        };
+        Lane::new(&GROUP, &self.settings, EPOCH, at)
+    }
+
+    /// As `Driver::receive` and `Driver::tend_redos`.
+    fn deliver(&mut self, again: usize, messages: usize) {
+        let first = self.index(self.log_first);
+        let Some(Owner { lane, at, .. }) = &mut self.owner else {
+            return;
+        };
+        *at = at.saturating_sub(again).max(first);
+        let coming = &self.log[*at..self.log.len().min(*at + messages)];
+        *at += coming.len();
+        let lost = |entry| hand(lane, entry, self.log_first, self.now) == Handled::RangeLost;
+        let is_lost = coming.iter().any(lost);
+        if !is_lost {
+            lane.close_redo(self.now);
+        }
+        if is_lost || lane.redo_is_lost(self.log_first) {
+            self.owner = None;
+            self.assign();
+        }
+    }
+
+    /// As `Driver::start_cycle`.
+    pub(super) fn flush(&mut self, all: bool, snapshot: bool, fate: Fate) {
+        let Some(owner) = self.owner.as_mut().filter(|owner| !owner.lane.in_flight) else {
+            return;
+        };
+        let lane = &mut owner.lane;
+        let age = if all { Duration::ZERO } else { Duration::MAX };
+        if lane.is_due(&self.settings, age, false, self.now) {
+            lane.seal(self.now);
+            if snapshot && lane.snapshots.pending.is_none() {
+                lane.snapshots.pending = Some(lane.snapshot("test"));
+            }
+        }
+        let claims = is_claimable(lane, self.now);
+        let idle = is_idle_unsaid(lane).then(|| empty_claim(lane, EPOCH));
+        let commit = if claims { claim(lane, EPOCH) } else { idle };
+        let Some(commit) = commit.filter(|_| fate != Fate::Failed) else {
+            return;
+        };
+        say(&mut self.committed, &commit);
+        if fate == Fate::Unheard {
+            return;
+        }
+        owner.settled = None;
+        lane.committed = Some(commit.offset);
+        lane.claim_open = commit.claim.end > commit.offset;
+        let is_said = |snapshot: &mut Snapshot| snapshot.state_offset <= commit.offset;
+        if let Some(snapshot) = lane.snapshots.pending.take_if(is_said) {
+            self.late_snapshots.push((lane.snapshots.slot, snapshot));
+            lane.snapshots.slot = 1 - lane.snapshots.slot;
+        }
+        if let Some(batch) = lane.sealed.clone().filter(|_| claims) {
+            lane.attempt += 1;
+            lane.in_flight = true;
+            self.note_built(&batch);
+        }
+    }
+
+    /// A token is never sent with other bytes. Where the log has lost messages, the state that they made is lost too.
+    fn note_built(&mut self, batch: &Sealed) {
+        for table in batch.tables.iter().filter(|_| self.log_first == FIRST) {
+            let built = self
+                .built
+                .entry(token_of(batch))
+                .or_insert(table.block.clone());
+            assert_eq!(*built, table.block, "{}", token_of(batch));
+        }
+    }
+
+    /// As `cycle::run` and `Driver::finish_cycle`.
+    fn insert(&mut self, fate: Fate, ledger: Fate) {
+        let in_flight = self.owner.as_mut().filter(|owner| owner.lane.in_flight);
+        let Some(Owner { lane, .. }) = in_flight else {
+            return;
+        };
+        lane.in_flight = false;
+        let (batch, attempt) = (lane.sealed.clone().unwrap(), lane.attempt);
+        let claimed = self
+            .committed
+            .map(|(start, Claim { end, .. })| Range { start, end });
+        assert_eq!(claimed, Some(batch.range), "inserted without a claim");
+        self.deliver_dead_letters(&batch);
+        let mut tables = batch.tables.iter();
+        if !tables.all(|table| self.insert_table(&batch, table, attempt, fate))
+            || ledger == Fate::Failed
+        {
+            return;
+        }
+        self.write_ledger(&batch);
+        if let Some(owner) = self.owner.as_mut().filter(|_| ledger == Fate::Done) {
+            owner.lane.sealed = None;
+            owner.lane.claim_open = true;
+            owner.lane.attempt = 0;
+            owner.settled = Some(empty_claim(&owner.lane, EPOCH));
+        }
+    }
+
+    /// As `cycle::insert_table`: whether all rows are known to be there.
+    fn insert_table(
+        &mut self,
+        batch: &Arc<Sealed>,
+        table: &TableBlock,
+        attempt: u32,
+        fate: Fate,
+    ) -> bool {
+        let (token, read) = (token_of(batch), batch.first_read..batch.range.end);
+        let is_first = batch.mode == Mode::First && attempt == 1;
+        let is_short = |world: &Self| world.rows_of(&read) < table.rows as usize;
+        if batch.mode != Mode::MissingOnly && (is_first || is_short(self)) {
+            match fate {
+                Fate::Done | Fate::Unheard => self.store(token.clone(), rows_in(table)),
+                Fate::Late => self.keep_late(batch),
+                Fate::Forgotten => drop(self.tokens.insert(token.clone())),
+                Fate::Failed => (),
+            }
+            if is_first || fate != Fate::Done {
+                return fate == Fate::Done;
+            }
+        }
+        if is_short(self) && matches!(fate, Fate::Done | Fate::Unheard) {
+            let mut missing = rows_in(table);
+            missing.retain(|row| {
+                self.rows
+                    .iter()
+                    .all(|there| (there.0, there.1) != (row.0, row.1))
+            });
+            self.store(format!("{token}/from/{}/2", read.start), missing);
+        }
+        assert!(
+            self.rows_of(&read) <= table.rows as usize,
+            "more rows than events gave"
+        );
+        fate == Fate::Done
+    }
+
+    /// ClickHouse: the first block of a token is stored, others are dropped.
+    fn store(&mut self, token: String, rows: Vec<Row>) {
+        if self.tokens.insert(token) {
+            self.rows.extend(rows);
+        }
+    }
+
+    pub(super) fn rows_of(&self, offsets: &Offsets<i64>) -> usize {
+        self.rows
+            .iter()
+            .filter(|row| offsets.contains(&row.0))
+            .count()
+    }
+
+    /// The offsets that have rows.
+    pub(super) fn offsets_of(&self, offsets: &Offsets<i64>) -> BTreeSet<i64> {
+        let all = self.rows.iter().map(|row| row.0);
+        all.filter(|offset| offsets.contains(offset)).collect()
+    }
+
+    fn deliver_dead_letters(&mut self, batch: &Sealed) {
+        let offsets = batch.dead_letters.iter().map(|letter| letter.offset);
+        self.dead_letters.extend(offsets);
+    }
+
+    /// As `cycle::gone` and `cycle::ledger_row`; a range that is written again must say the same.
+    fn write_ledger(&mut self, batch: &Sealed) {
+        let Range { start, end } = batch.range;
+        let there = self.offsets_of(&(start..batch.first_read)).len() as u64;
+        let row = Settled {
+            end,
+            events: batch.counts.events + there,
+            rejects: batch.counts.rejects,
+            lost: batch.counts.lost + (batch.first_read - start) as u64 - there,
+            rows: self.rows_of(&(start..end)),
+        };
+        if let Some(written) = self.ledger.get(&start) {
+            assert_eq!(*written, row);
+        }
+        self.ledger.insert(start, row);
+    }
+
+    fn store_snapshot(&mut self, which: usize) {
+        if which < self.late_snapshots.len() {
+            let (slot, snapshot) = self.late_snapshots.remove(which);
+            assert!(self.committed.unwrap().0 >= snapshot.state_offset);
+            self.snapshots[usize::from(slot)] = Some(snapshot);
+        }
+    }
+
+    pub(super) fn lose(&mut self, last_commit: bool, late: bool) {
+        let Some(Owner { lane, settled, .. }) = self.owner.take() else {
+            return;
+        };
+        if let Some(commit) = settled.filter(|_| last_commit) {
+            say(&mut self.committed, &commit);
+        }
+        if let Some(batch) = lane.sealed.filter(|_| late && lane.in_flight) {
+            self.keep_late(&batch);
+        }
+    }
+
+    fn keep_late(&mut self, batch: &Arc<Sealed>) {
+        if batch.range.start >= self.late_from {
+            self.late_inserts.push(batch.clone());
+        }
+    }
+
+    /// An insert of an earlier attempt arrives under its token; its owner, if it still is there, may write the ledger.
+    fn arrive(&mut self, which: usize, ledger: bool) {
+        if which >= self.late_inserts.len() {
+            return;
+        }
+        let batch = self.late_inserts.swap_remove(which);
+        self.deliver_dead_letters(&batch);
+        for table in &batch.tables {
+            self.store(token_of(&batch), rows_in(table));
+        }
+        // Another limit: it believes the answer of an engine that has forgotten the rows of that token. Three faults at once.
+        let rows: u64 = batch.tables.iter().map(|table| table.rows).sum();
+        if ledger && self.rows_of(&(batch.range.start..batch.range.end)) == rows as usize {
+            self.write_ledger(&batch);
+        }
+    }
+
+    /// The ledger's ranges lie end to end from an offset to the log's end. Gives the sums of events, rejects, lost offsets and rows.
+    pub(super) fn tile(&self, first: i64) -> (u64, u64, u64, usize) {
+        let (mut end, mut sums) = (first, (0, 0, 0, 0));
+        for (start, range) in &self.ledger {
+            assert_eq!(*start, end, "{:#?}", self.ledger);
+            end = range.end;
+            sums.0 += range.events;
+            sums.1 += range.rejects;
+            sums.2 += range.lost;
+            sums.3 += range.rows;
+        }
+        assert_eq!(end, self.log_next());
+        sums
+    }
+
+    /// The blocks that one lane builds of the log, without any fault, if it closes its batches where the ledger's ranges end.
+    pub(super) fn uninterrupted(&self) -> BTreeMap<String, Bytes> {
+        let (mut lane, mut built) = (self.lane(), BTreeMap::new());
+        let (offset, lost, notice) = (FIRST, None, None);
+        let start = Start::At {
+            offset,
+            lost,
+            notice,
+        };
+        lane.place(&start, FIRST, None, true, self.now).unwrap();
+        for (start, Settled { end, .. }) in &self.ledger {
+            for entry in &self.log[self.index(*start)..self.index(*end)] {
+                hand(&mut lane, entry, FIRST, self.now);
+            }
+            lane.seal(self.now);
+            let batch = lane.sealed.take().unwrap();
+            built.extend(
+                batch
+                    .tables
+                    .iter()
+                    .map(|table| (token_of(&batch), table.block.clone())),
+            );
+        }
+        built
+    }
+}
+
+/// The name of a batch in ClickHouse.
+fn token_of(batch: &Sealed) -> String {
+    token(GROUP.name, TOPIC.name, 0, batch.range, EPOCH)
+}
+
+/// Kafka takes a commit; its offset never goes back.
+fn say(committed: &mut Option<(i64, Claim)>, commit: &Commit) {
+    let before = committed.replace((commit.offset, commit.claim));
+    assert!(
+        before.is_none_or(|(offset, _)| offset <= commit.offset),
+        "{before:?} {commit:?}"
+    );
+}
+
+/// Hands one message of the log to a lane.
+fn hand(lane: &mut Lane, entry: &Entry, log_first: i64, now: Instant) -> Handled {
+    let message = Message {
+        offset: entry.offset,
+        appended_at_ms: entry.offset * 10,
+        key: None,
+        payload: Some(&entry.payload),
+        headers: entry,
+    };
+    let log_first = if entry.offset > lane.next() {
+        log_first
+    } else {
+        0
+    };
+    lane.handle(&message, &Schemas::new(), log_first, now)
+}
