@@ -5,11 +5,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{FromClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::statistics::Statistics;
 use rdkafka::{ClientConfig, TopicPartitionList};
 
 use crate::settings::{KafkaSettings, MissingAddress};
@@ -214,22 +213,6 @@ pub struct Committed {
     pub offset: i64,
     /// What was committed with it.
     pub metadata: String,
-}
-
-/// Puts librdkafka's log lines into ours and keeps its statistics out of the log.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct QuietContext;
-
-impl ClientContext for QuietContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log_line(level, facility, message);
-    }
-
-    fn stats(&self, _statistics: Statistics) {}
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        client_error(&error, reason);
-    }
 }
 
 /// One line of librdkafka's log. It calls every lost connection an error, although it mends them itself: those are ours to know, not the operator's.
