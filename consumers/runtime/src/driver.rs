@@ -383,7 +383,10 @@ impl Driver {
                     }
                     return;
                 }
-                Handled::Replayed => return,
+                Handled::Replayed => {
+                    lane.waiting_for = None;
+                    return;
+                }
                 Handled::Skipped if lane.skipped < SKIPPED_MAX => return,
                 Handled::Skipped | Handled::RangeLost => {
                     let assignment = lane.assignment;
