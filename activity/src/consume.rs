@@ -43,15 +43,8 @@ pub async fn run(
     for group in groups(&args.groups) {
         tracing::info!(group = group.name, metrics = %format!("http://{address}/metrics"), "consuming");
         readiness.not_ready(group.name, "joining the group");
-        let Targets {
-            kafka,
-            registry,
-            clickhouse,
-        } = targets.clone();
         let clients = Clients {
-            kafka,
-            registry,
-            clickhouse,
+            targets: targets.clone(),
             metrics: metrics.clone(),
             readiness: readiness.clone(),
         };

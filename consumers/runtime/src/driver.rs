@@ -14,7 +14,7 @@ use activity_platform::health::Readiness;
 use activity_platform::kafka;
 use activity_platform::metrics::Metrics;
 use activity_platform::registry::{self, Registry};
-use activity_platform::settings::{ClickHouseSettings, KafkaSettings, RegistrySettings};
+use activity_platform::settings::{KafkaSettings, Targets};
 use activity_schemas::Topic;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -48,12 +48,8 @@ const SKIPPED_MAX: u64 = 10_000;
 
 /// What a group's process talks to.
 pub struct Clients {
-    /// Kafka.
-    pub kafka: KafkaSettings,
-    /// The registry.
-    pub registry: RegistrySettings,
-    /// ClickHouse.
-    pub clickhouse: ClickHouseSettings,
+    /// Kafka, registry and ClickHouse.
+    pub targets: Targets,
     /// Metrics of the process.
     pub metrics: Arc<Metrics>,
     /// Readiness of the process.
@@ -125,7 +121,7 @@ pub fn run(
     stop: &CancellationToken,
 ) -> Result<(), RunError> {
     clients.readiness.not_ready(group.name, "joining the group");
-    let database = Database::new(&clients.clickhouse)?;
+    let database = Database::new(&clients.targets.clickhouse)?;
     let Some(epoch) = runtime.block_on(wait_for_epoch(
         &database,
         group.name,
@@ -236,12 +232,17 @@ impl Driver {
         runtime: Handle,
         epoch: u32,
     ) -> Result<Self, RunError> {
-        let consumer = Arc::new(consumer(group, &settings, &clients.kafka)?);
-        let delivery = Delivery::new(&clients.kafka, group.name)?;
+        let consumer = Arc::new(consumer(group, &settings, &clients.targets.kafka)?);
+        let delivery = Delivery::new(&clients.targets.kafka, group.name)?;
         let topics = group
             .reads
             .iter()
-            .map(|topic| (*topic, topic.full_name(&clients.kafka.topic_prefix).into()))
+            .map(|topic| {
+                (
+                    *topic,
+                    topic.full_name(&clients.targets.kafka.topic_prefix).into(),
+                )
+            })
             .collect();
         let fingerprint = (group.state_version > 0).then(|| {
             format!(
@@ -278,7 +279,7 @@ impl Driver {
             cycles: channel(),
             next_cycle_at: Instant::now(),
             writes: JoinSet::new(),
-            registry: Registry::new(&clients.registry)?,
+            registry: Registry::new(&clients.targets.registry)?,
             schemas: Schemas::new(),
             topics,
             opened: channel(),
