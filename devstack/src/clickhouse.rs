@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::error::Doing;
-use crate::folder::remove_all;
 use crate::service::{get, isolate};
 use crate::{Endpoints, StackError};
 
@@ -21,7 +20,7 @@ const SERVE: &str = "SYSTEM START LISTEN HTTP; \
 const WHERE_IS_IT: &str =
     "/?query=SELECT%20path%20FROM%20system.disks%20WHERE%20name%3D%27default%27%20FORMAT%20TSVRaw";
 
-/// The engine's settings. Without a file it would have no limits and no query log.
+/// The engine's settings. Without a file it would have no limits.
 fn config(memory_bytes_max: u64) -> String {
     format!(
         r#"<!-- written at each start -->
@@ -44,20 +43,11 @@ fn config(memory_bytes_max: u64) -> String {
         <number_of_free_entries_in_pool_to_execute_optimize_entire_partition>5</number_of_free_entries_in_pool_to_execute_optimize_entire_partition>
     </merge_tree>
 
-    <!-- The only log table; the others (trace, text, metric, …) exist only where they are configured. -->
-    <query_log>
-        <database>system</database>
-        <table>query_log</table>
-        <ttl>event_date + INTERVAL 2 DAY DELETE</ttl>
-        <flush_interval_milliseconds>5000</flush_interval_milliseconds>
-        <max_size_rows>65536</max_size_rows>
-        <reserved_size_rows>1024</reserved_size_rows>
-        <buffer_size_rows_flush_threshold>32768</buffer_size_rows_flush_threshold>
-    </query_log>
-
+    <!-- No log tables: each exists only where it is configured. The engine forgets those of `system` when it ends but leaves their data, and then fails at
+         every flush to make them again. -->
     <profiles>
         <default>
-            <log_queries>1</log_queries>
+            <log_queries>0</log_queries>
         </default>
     </profiles>
     <quotas>
@@ -96,10 +86,6 @@ fn machine_bytes() -> u64 {
 
 /// Writes the settings into the engine's folder, which no engine may be using.
 pub(crate) fn prepare(folder: &Path) -> Result<(), StackError> {
-    // The engine forgets the tables of `system` when it ends, but leaves their data, and then fails without a word to
-    // make the query log again: so that log begins anew at each start.
-    let orphaned = database(folder).join("data/system");
-    remove_all(&orphaned).doing(|| format!("deleting {}", orphaned.display()))?;
     let path = folder.join(CONFIG);
     fs::create_dir_all(folder)
         .and_then(|()| fs::write(&path, config(memory_bytes_max(machine_bytes()))))
@@ -122,7 +108,9 @@ pub(crate) fn complete(command: &mut Command, folder: &Path, port: u16) {
     command
         .args([
             "--listen_host=127.0.0.1",
-            "--log-level=warning",
+            // Without the console an engine that ends by itself ends without a word.
+            "--logger.console=1",
+            "--log-level=error",
             "--query",
             SERVE,
         ])
@@ -168,7 +156,8 @@ mod tests {
         --config-file=config.xml
         --http_port=8123
         --listen_host=127.0.0.1
-        --log-level=warning
+        --logger.console=1
+        --log-level=error
         --query
         SYSTEM START LISTEN HTTP; SELECT count() FROM file('/dev/stdin', 'LineAsString', 'l String') FORMAT Null
         ");

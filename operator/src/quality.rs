@@ -30,7 +30,7 @@ pub async fn recommendation(
     targets: &Targets,
     skip_share: f64,
 ) -> Result<RecommendationQuality, Error> {
-    let database = Database::new(&targets.clickhouse)?;
+    let database = Database::new(&targets.clickhouse)?.patient();
     let epoch = store::epoch(&database, <Recommendation as ConsumerGroup>::NAME).await?;
     let sql = format!(
         "SELECT count() AS events, \

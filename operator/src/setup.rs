@@ -150,7 +150,7 @@ struct Applied {
 
 /// Applies the migrations that were not applied yet, in the order of their numbers.
 async fn migrate(targets: &Targets) -> Result<Vec<String>, Error> {
-    let database = Database::new(&targets.clickhouse)?;
+    let database = Database::new(&targets.clickhouse)?.patient();
     let all = migrations::all()?;
     let applied = applied(&database).await?;
     let mut done = Vec::new();

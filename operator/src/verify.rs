@@ -78,7 +78,7 @@ impl GroupReport {
 /// # Errors
 /// If Kafka or ClickHouse does not answer. What is wrong with the data is in the reports.
 pub async fn run(targets: &Targets, groups: &[&'static Group]) -> Result<Vec<GroupReport>, Error> {
-    let database = Database::new(&targets.clickhouse)?;
+    let database = Database::new(&targets.clickhouse)?.patient();
     let mut reports = Vec::new();
     for group in groups {
         reports.push(verify_group(targets, &database, group).await?);

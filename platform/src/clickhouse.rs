@@ -1,6 +1,6 @@
 //! ClickHouse over HTTP: queries that answer in JSON, and inserts of ready-made Native blocks under the promise's settings.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clickhouse::error::Error as ClientError;
@@ -12,6 +12,9 @@ use crate::settings::{ClickHouseSettings, MissingAddress};
 const SLICE_BYTES_MAX: usize = 1024 * 1024;
 /// How long a query that our own processes ask may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a patient client asks again while nobody answers: longer than a service needs to be started again.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE_STEP: Duration = Duration::from_millis(200);
 
 /// What goes wrong with ClickHouse.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +57,7 @@ impl From<ClientError> for Error {
 pub struct Database {
     client: clickhouse::Client,
     name: String,
+    patience: Duration,
 }
 
 /// One insert of one block.
@@ -90,7 +94,18 @@ impl Database {
         Ok(Self {
             client,
             name: settings.database.clone(),
+            patience: Duration::ZERO,
         })
+    }
+
+    /// A client for people's commands: while ClickHouse does not answer, queries and statements (not inserts) are sent again for a few seconds, so that a
+    /// restart in the middle of a long check is not its end. Statements must bear being repeated.
+    #[must_use]
+    pub fn patient(self) -> Self {
+        Self {
+            patience: PATIENCE,
+            ..self
+        }
     }
 
     /// The database's name.
@@ -109,15 +124,34 @@ impl Database {
     /// [`Error`]
     pub async fn execute(&self, sql: &str) -> Result<(), Error> {
         let sql = self.with_database(sql);
-        let query = self
-            .client
-            .query_raw(&sql)
-            .with_setting("wait_end_of_query", "1")
-            .execute();
-        tokio::time::timeout(QUERY_TIMEOUT, query)
-            .await
-            .map_err(|_| ClientError::TimedOut)??;
-        Ok(())
+        self.patiently(|| async {
+            let query = self
+                .client
+                .query_raw(&sql)
+                .with_setting("wait_end_of_query", "1")
+                .execute();
+            tokio::time::timeout(QUERY_TIMEOUT, query)
+                .await
+                .map_err(|_| ClientError::TimedOut)??;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Asks again while nobody answers, as long as this client's patience lasts.
+    async fn patiently<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        ask: impl Fn() -> F,
+    ) -> Result<T, Error> {
+        let began = Instant::now();
+        loop {
+            match ask().await {
+                Err(Error::Unreachable(_)) if began.elapsed() < self.patience => {
+                    tokio::time::sleep(PATIENCE_STEP).await;
+                }
+                answered => return answered,
+            }
+        }
     }
 
     /// Runs a query and reads its rows, one JSON object each. `{database}` in it stands for the database's name.
@@ -143,16 +177,19 @@ impl Database {
     /// [`Error`]
     pub async fn raw(&self, sql: &str, format: &str) -> Result<Vec<u8>, Error> {
         let sql = self.with_database(sql);
-        let query = self
-            .client
-            .query_raw(&sql)
-            .with_setting("output_format_json_quote_64bit_integers", "0")
-            .with_setting("wait_end_of_query", "1");
-        let collect = async { query.fetch_bytes(format)?.collect().await };
-        let answer = tokio::time::timeout(QUERY_TIMEOUT, collect)
-            .await
-            .map_err(|_| ClientError::TimedOut)??;
-        Ok(answer.to_vec())
+        self.patiently(|| async {
+            let query = self
+                .client
+                .query_raw(&sql)
+                .with_setting("output_format_json_quote_64bit_integers", "0")
+                .with_setting("wait_end_of_query", "1");
+            let collect = async { query.fetch_bytes(format)?.collect().await };
+            let answer = tokio::time::timeout(QUERY_TIMEOUT, collect)
+                .await
+                .map_err(|_| ClientError::TimedOut)??;
+            Ok(answer.to_vec())
+        })
+        .await
     }
 
     /// Inserts one Native block, all of it, under its token.
