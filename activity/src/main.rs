@@ -53,6 +53,7 @@ fn run() -> anyhow::Result<Verdict> {
     let cli =
         Cli::from_arg_matches(&command.clone().get_matches()).unwrap_or_else(|error| error.exit());
     activity_platform::logs::start(default_log_filter(&cli.verb));
+    activity_platform::fault::arm().map_err(anyhow::Error::msg)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -20,8 +20,37 @@ const SERVE: &str = "SYSTEM START LISTEN HTTP; \
 const WHERE_IS_IT: &str =
     "/?query=SELECT%20path%20FROM%20system.disks%20WHERE%20name%3D%27default%27%20FORMAT%20TSVRaw";
 
+/// What an engine can be made to lack, for fault tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineTrouble {
+    /// Nothing.
+    #[default]
+    None,
+    /// It takes no writes.
+    ReadOnly,
+    /// A query gets this much memory, bytes.
+    QueryMemory(u64),
+}
+
+impl EngineTrouble {
+    /// Elements of the default profile.
+    fn profile(self) -> String {
+        match self {
+            EngineTrouble::None => String::new(),
+            // 2: as 1, but clients may still send settings with a query.
+            EngineTrouble::ReadOnly => "<readonly>2</readonly>".to_owned(),
+            EngineTrouble::QueryMemory(bytes) => {
+                format!(
+                    "<max_memory_usage>{bytes}</max_memory_usage><max_untracked_memory>1</max_untracked_memory>"
+                )
+            }
+        }
+    }
+}
+
 /// The engine's settings. Without a file it would have no limits.
-fn config(memory_bytes_max: u64) -> String {
+fn config(memory_bytes_max: u64, trouble: EngineTrouble) -> String {
+    let profile = trouble.profile();
     format!(
         r#"<!-- written at each start -->
 <clickhouse>
@@ -47,7 +76,7 @@ fn config(memory_bytes_max: u64) -> String {
          every flush to make them again. -->
     <profiles>
         <default>
-            <log_queries>0</log_queries>
+            <log_queries>0</log_queries>{profile}
         </default>
     </profiles>
     <quotas>
@@ -85,10 +114,10 @@ fn machine_bytes() -> u64 {
 }
 
 /// Writes the settings into the engine's folder, which no engine may be using.
-pub(crate) fn prepare(folder: &Path) -> Result<(), StackError> {
+pub(crate) fn prepare(folder: &Path, trouble: EngineTrouble) -> Result<(), StackError> {
     let path = folder.join(CONFIG);
     fs::create_dir_all(folder)
-        .and_then(|()| fs::write(&path, config(memory_bytes_max(machine_bytes()))))
+        .and_then(|()| fs::write(&path, config(memory_bytes_max(machine_bytes()), trouble)))
         .doing(|| format!("writing {}", path.display()))
 }
 

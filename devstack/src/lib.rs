@@ -26,6 +26,7 @@ mod service;
 mod stack;
 
 pub use cache::{Downloads, PartDownload, prefetch};
+pub use clickhouse::EngineTrouble;
 pub use error::StackError;
 pub use folder::{erase, find_running};
 pub use launch::{bound, run_hidden_verb};

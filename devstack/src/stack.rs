@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
 
 use crate::cache::Cache;
+use crate::clickhouse::EngineTrouble;
 use crate::error::Doing;
 use crate::folder::Folder;
 use crate::kafka::Node;
@@ -110,6 +111,12 @@ impl Stack {
         Ok(())
     }
 
+    /// Starts ClickHouse again so that it lacks something; the next restart with [`EngineTrouble::None`] mends it.
+    pub async fn restart_engine(&mut self, trouble: EngineTrouble) -> Result<(), StackError> {
+        self.site.trouble = trouble;
+        self.restart(Service::ClickHouse).await
+    }
+
     /// Waits until a service dies by itself and says which, and how if that is known; each death is told once. Waits for
     /// ever while all are well or down on purpose. Cancel-safe.
     pub async fn supervise(&mut self) -> (Service, Option<ExitStatus>) {
@@ -163,6 +170,7 @@ struct Site {
     cache: Cache,
     executable: PathBuf,
     java: OnceCell<PathBuf>,
+    trouble: EngineTrouble,
     spawner: Spawner,
     progress: Arc<dyn Progress>,
 }
@@ -195,6 +203,7 @@ impl Site {
             cache,
             executable,
             java: OnceCell::new_with(java),
+            trouble: EngineTrouble::None,
             spawner,
             progress,
         })
@@ -321,7 +330,7 @@ impl Site {
     async fn start_engine(&self, ports: &Ports) -> Result<Process, StackError> {
         let (home, _) = self.cache.ensure(Part::Engine).await?;
         let data = self.folder.data(Service::ClickHouse);
-        clickhouse::prepare(&data)?;
+        clickhouse::prepare(&data, self.trouble)?;
         let log = self.folder.log(Service::ClickHouse);
         let start = Start {
             service: Service::ClickHouse,

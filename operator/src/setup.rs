@@ -2,6 +2,7 @@
 
 use activity_consumers::{GROUPS, Group};
 use activity_platform::clickhouse::Database;
+use activity_platform::fault::{self, Point};
 use activity_platform::kafka::{self, TopicToCreate};
 use activity_platform::registry::Registry;
 use activity_platform::settings::Targets;
@@ -171,7 +172,9 @@ async fn migrate(targets: &Targets) -> Result<Vec<String>, Error> {
         }
         for statement in migration.statements(database.name()) {
             database.execute(&statement).await?;
+            fault::reach(Point::BetweenStatements);
         }
+        fault::reach(Point::BeforeMigrationRow);
         let row = serde_json::json!({ "number": migration.number, "name": migration.name, "checksum": checksum });
         database.insert_json("migrations", &[row]).await?;
         done.push(label(migration));

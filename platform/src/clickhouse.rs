@@ -6,6 +6,7 @@ use bytes::Bytes;
 use clickhouse::error::Error as ClientError;
 use serde::de::DeserializeOwned;
 
+use crate::fault::{self, Point};
 use crate::settings::{ClickHouseSettings, MissingAddress};
 
 /// Longest slice of a block that is handed to the HTTP client at once.
@@ -265,6 +266,7 @@ impl Database {
         for start in (0..insert.block.len()).step_by(SLICE_BYTES_MAX) {
             let end = insert.block.len().min(start + SLICE_BYTES_MAX);
             request.send(insert.block.slice(start..end)).await?;
+            fault::reach(Point::InsertBody);
         }
         request.end().await?;
         Ok(())

@@ -3,6 +3,7 @@
 //! Every address and name comes from [`settings`]; every other member gets clients from here and never reads the environment itself.
 
 pub mod clickhouse;
+pub mod fault;
 pub mod health;
 pub mod kafka;
 pub mod logs;

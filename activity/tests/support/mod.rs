@@ -124,6 +124,16 @@ impl World {
 
     /// Starts a process of groups; it is killed when dropped.
     pub fn consume(&self, groups: &[&str], more: &[&str]) -> Consumer {
+        self.consume_with(groups, more, &[])
+    }
+
+    /// Starts a process of groups with more in its environment.
+    pub fn consume_with(
+        &self,
+        groups: &[&str],
+        more: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Consumer {
         let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!(
             "{}-{}.log",
             self.name,
@@ -142,6 +152,7 @@ impl World {
             .collect();
         let child = self
             .command(&arguments)
+            .envs(environment.iter().copied())
             .stdout(Stdio::null())
             .stderr(file)
             .spawn()
@@ -231,6 +242,10 @@ impl Consumer {
     pub fn terminate(&mut self) -> Option<i32> {
         signal(self.child.id(), "TERM");
         self.child.wait().unwrap().code()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn is_running(&mut self) -> bool {

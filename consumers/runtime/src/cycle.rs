@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use activity_consumers::TableSpec;
 use activity_platform::clickhouse::{self, Database, Insert};
+use activity_platform::fault::{self, Point};
 use activity_platform::metrics::Metrics;
 use tokio_util::sync::CancellationToken;
 
@@ -118,7 +119,10 @@ pub async fn run(jobs: Vec<Job>, sink: Arc<Sink>) -> Vec<(u64, Outcome)> {
     let written = if ledger.is_empty() {
         Ok(())
     } else {
-        store::write_ledger(&sink.database, &ledger).await
+        fault::reach(Point::BeforeLedger);
+        let written = store::write_ledger(&sink.database, &ledger).await;
+        fault::reach(Point::AfterLedger);
+        written
     };
     let outcomes = settled.into_iter().map(|result| match (result, &written) {
         (Ok(row), Ok(())) => {
@@ -171,7 +175,10 @@ async fn settle(job: &Job, sink: &Sink) -> Result<LedgerRow, Unsettled> {
         Ok::<(), Unsettled>(())
     };
     let insert = async {
-        for block in &job.batch.tables {
+        for (at, block) in job.batch.tables.iter().enumerate() {
+            if at > 0 {
+                fault::reach(Point::BetweenTables);
+            }
             insert_table(job, block, sink).await?;
         }
         Ok::<(), Unsettled>(())
@@ -313,6 +320,7 @@ async fn insert_all(
             block.table.name
         )));
     }
+    fault::reach(Point::InsertAnswered);
     sink.metrics
         .insert_seconds
         .with_label_values(labels)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use activity_platform::fault::{self, Point};
 use activity_platform::kafka;
 use activity_platform::settings::KafkaSettings;
 use rdkafka::client::ClientContext;
@@ -165,11 +166,13 @@ impl Delivery {
                 &outstanding,
             )
             .await?;
+            fault::reach(Point::DeadLetterSent);
         }
         outstanding.messages.fetch_sub(1, Ordering::Release);
         while outstanding.messages.load(Ordering::Acquire) > 0 {
             outstanding.changed.notified().await;
         }
+        fault::reach(Point::Delivered);
         match outstanding.failed.load(Ordering::Relaxed) {
             0 => Ok(()),
             _ => Err(DeliveryError {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use activity_consumers::{Group, Headers};
 use activity_platform::clickhouse;
 use activity_platform::clickhouse::Database;
+use activity_platform::fault::{self, Point};
 use activity_platform::health::Readiness;
 use activity_platform::kafka;
 use activity_platform::metrics::Metrics;
@@ -385,6 +386,7 @@ impl Driver {
                     return;
                 }
                 Handled::Replayed => {
+                    fault::reach(Point::Replaying);
                     lane.waiting_for = None;
                     return;
                 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use activity_platform::fault::{self, Point};
 use activity_platform::kafka;
 use rdkafka::bindings::rd_kafka_resp_err_t;
 use rdkafka::client::ClientContext;
@@ -154,7 +155,9 @@ impl Membership {
                 .map(|commit| (&commit.partition, commit.offset, commit.claim)),
         )
         .map_err(CommitError::Retry)?;
+        fault::reach(Point::BeforeCommit);
         consumer.commit(&list, CommitMode::Sync).map_err(classify)?;
+        fault::reach(Point::AfterCommit);
         let committed: Vec<Partition> = owned
             .iter()
             .map(|commit| commit.partition.clone())
@@ -285,6 +288,7 @@ impl ConsumerContext for Membership {
                     .and_then(|()| consumer.pause(list))
             }
             _ => {
+                fault::reach(Point::Revoking);
                 self.revoke(consumer, list);
                 consumer.incremental_unassign(list)
             }

@@ -5,6 +5,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use activity_platform::clickhouse::{self, Database};
+use activity_platform::fault::{self, Point};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
@@ -145,6 +146,7 @@ async fn try_open(
         opened.unfit_snapshot = found
             .as_ref()
             .is_some_and(|(_, snapshot)| snapshot.fingerprint != *fingerprint);
+        fault::reach(Point::SnapshotRead);
         opened.snapshot = found.filter(|(_, snapshot)| snapshot.fingerprint == *fingerprint);
     }
     Ok(opened)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use activity_platform::clickhouse::{Database, Error, quoted};
+use activity_platform::fault::{self, Point};
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
@@ -251,6 +252,7 @@ pub async fn write_snapshot(
             bytes: chunk,
         };
         insert.write(&row).await?;
+        fault::reach(Point::SnapshotWrite);
     }
     insert.end().await?;
     Ok(())
