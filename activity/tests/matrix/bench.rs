@@ -34,6 +34,8 @@ const TUNING: &[&str] = &[
     "--snapshot-interval-ms",
     "1000",
 ];
+/// Messages that a disturbance finds unsettled, at the least.
+const UNSETTLED_MIN: i64 = 100;
 const POLL: Duration = Duration::from_millis(20);
 
 /// What became of a cell.
@@ -116,6 +118,15 @@ struct Traffic {
     published: JoinHandle<Published>,
 }
 
+/// A cell that failed half way leaves no traffic behind.
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if let Some(traffic) = &self.traffic {
+            traffic.stop.cancel();
+        }
+    }
+}
+
 type Ends = HashMap<(String, i32), i64>;
 
 /// A cell under way.
@@ -125,9 +136,11 @@ pub struct Scene {
     pub kills: u32,
     pub consumers: Vec<Consumer>,
     traffic: Option<Traffic>,
-    published: u64,
+    /// None: not all of it went to the topics that there are now.
+    published: Option<u64>,
     recovery: Option<JoinHandle<Duration>>,
     recovered: Duration,
+    loses: bool,
 }
 
 impl Scene {
@@ -138,9 +151,10 @@ impl Scene {
             kills: 0,
             consumers: Vec::new(),
             traffic: None,
-            published: 0,
+            published: Some(0),
             recovery: None,
             recovered: Duration::ZERO,
+            loses: false,
         }
     }
 
@@ -175,18 +189,34 @@ impl Scene {
                 .counts;
             assert_eq!(counts.failed, 0);
             assert_eq!(counts.sent, counts.acknowledged);
-            self.published += counts.acknowledged;
+            self.published = self.published.map(|before| before + counts.acknowledged);
         }
+    }
+
+    /// From here on messages are gone that nobody has read.
+    pub fn loses(&mut self) {
+        self.loses = true;
     }
 
     /// The topics are not those that were published to before.
     pub fn forget_published(&mut self) {
-        self.published = 0;
+        self.published = None;
     }
 
     /// Another process of the group.
     pub fn start(&mut self) -> usize {
-        let consumer = self.world.consume(&[self.cell.group], TUNING);
+        self.start_with(&[])
+    }
+
+    pub fn start_with(&mut self, more: &[&str]) -> usize {
+        let tuning: Vec<&str> = TUNING
+            .chunks(2)
+            .filter(|flag| !more.contains(&flag[0]))
+            .flatten()
+            .chain(more)
+            .copied()
+            .collect();
+        let consumer = self.world.consume(&[self.cell.group], &tuning);
         self.consumers.push(consumer);
         self.consumers.len() - 1
     }
@@ -246,6 +276,13 @@ impl Scene {
 
     /// Now is the moment that recovery counts from: until all that is published by now is committed. The broker must answer.
     pub async fn disturbed(&mut self) {
+        let unsettled = async || {
+            let lags = self.lag().await.expect("kafka answers");
+            lags.iter().map(|lag| lag.lag).sum::<i64>() >= UNSETTLED_MIN
+        };
+        if self.traffic.is_some() {
+            self.until("something is not settled", unsettled).await;
+        }
         let ends: Ends = self
             .lag()
             .await
@@ -282,6 +319,16 @@ impl Scene {
                 .unwrap();
             self.recovered = self.recovered.max(recovered);
         }
+    }
+
+    /// Waits until there is something to read.
+    pub async fn published(&self) {
+        self.until("something is published", || async {
+            self.lag()
+                .await
+                .is_some_and(|lags| lags.iter().any(|lag| lag.end > 0))
+        })
+        .await;
     }
 
     /// Waits until the group has settled something.
@@ -374,9 +421,12 @@ impl Scene {
         failures.extend(report.findings.iter().map(|finding| format!("{finding:?}")));
         // An account that knows nothing of the ledger: what Kafka has is what the group says it has read.
         let ends = self.lag().await.expect("kafka answers");
-        let in_kafka: i64 = ends.iter().map(|lag| lag.end - lag.first).sum();
-        if in_kafka as u64 != report.events {
-            failures.push(format!("{in_kafka} in Kafka, {} read", report.events));
+        let in_kafka: i64 = ends.iter().map(|lag| lag.end).sum();
+        if in_kafka as u64 != report.events + report.lost || self.loses != (report.lost > 0) {
+            failures.push(format!(
+                "{in_kafka} were in Kafka, {} read, {} lost",
+                report.events, report.lost
+            ));
         }
         let rows: u64 = report.rows.values().sum();
         if self.cell.group == "analytics" && rows + report.dead_letters != report.events {
@@ -387,11 +437,12 @@ impl Scene {
         }
         if self.cell.group == "analytics"
             && self.cell.malformed_share == 0.0
-            && self.published != report.events
+            && let Some(published) = self.published
+            && published != report.events + report.lost
         {
             failures.push(format!(
-                "{} acknowledged, {} read",
-                self.published, report.events
+                "{published} acknowledged, {} read, {} lost",
+                report.events, report.lost
             ));
         }
         Outcome {

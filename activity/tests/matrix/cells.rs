@@ -33,6 +33,8 @@ pub enum Disturbance {
     EngineDiskFull,
     /// ClickHouse may write no byte to any file (file size limit), for 5 s.
     EngineFileSize,
+    /// ClickHouse is down for a minute while traffic goes on.
+    EngineDown,
     /// The broker is killed and started again.
     BrokerKilled,
     /// The registry is down when the group starts, and comes 3 s later.
@@ -45,6 +47,8 @@ pub enum Disturbance {
     OffsetsDeleted,
     /// The group's offsets are set back to the log's start while it is down.
     OffsetsSetBack,
+    /// While the group is down, or was killed at the point, retention takes half of what it has not read.
+    RetentionPassed,
     /// A topic is deleted and made anew; the group says so, and goes on in another database.
     TopicRecreated,
     /// Two instances are stopped and continued in turn for 20 s (60 s where all cells run), so that each takes the other's partitions.
@@ -133,6 +137,7 @@ impl Cell {
             Disturbance::EngineOutOfMemory => "ClickHouse is over its memory limit, 5 s",
             Disturbance::EngineDiskFull => "ClickHouse has no space on its disk, 5 s",
             Disturbance::EngineFileSize => "ClickHouse is not allowed to write to files, 5 s",
+            Disturbance::EngineDown => "ClickHouse is killed and stays away for 60 s",
             Disturbance::BrokerKilled => "the only broker is killed and started again",
             Disturbance::RegistryDown => {
                 "the registry is down when the group starts, and comes 3 s later"
@@ -142,6 +147,9 @@ impl Cell {
             Disturbance::OffsetsDeleted => "the committed offsets are deleted",
             Disturbance::OffsetsSetBack => {
                 "the committed offsets are set back to the start of the log"
+            }
+            Disturbance::RetentionPassed => {
+                "retention takes half of what the group, which is down, has not read (counted as lost, not as missing)"
             }
             Disturbance::TopicRecreated => {
                 "a topic is deleted and made anew; the group goes on in another database"
@@ -211,12 +219,16 @@ pub fn all() -> Vec<Cell> {
         Cell::new(D::EngineOutOfMemory, None),
         Cell::new(D::EngineDiskFull, None).short(),
         Cell::new(D::EngineFileSize, None),
+        Cell::new(D::EngineDown, None),
         Cell::new(D::BrokerKilled, None),
         Cell::new(D::RegistryDown, None).short(),
         Cell::new(D::RegistrySlow, None),
         Cell::new(D::UnknownIds, None).malformed(0.1),
         Cell::new(D::OffsetsDeleted, None),
         Cell::new(D::OffsetsSetBack, None),
+        Cell::new(D::RetentionPassed, None).short(),
+        at(D::RetentionPassed, P::AfterCommit, 3),
+        at(D::RetentionPassed, P::BeforeLedger, 3),
         Cell::new(D::TopicRecreated, None),
         Cell::new(D::Fight, None),
     ]);

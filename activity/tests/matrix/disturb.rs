@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use activity_devstack::{EngineTrouble, Service, Stack};
+use activity_operator::lag::PartitionLag;
 use activity_operator::setup;
 use activity_platform::fault::{Action, FAULT, FAULT_MARK, Fault, Point};
 use activity_platform::kafka;
@@ -25,6 +26,9 @@ use crate::support::{PATIENCE, World, signal};
 /// Longer than a session (6 s).
 const ZOMBIE_PAUSE: Duration = Duration::from_secs(7);
 const HUNG: Duration = Duration::from_secs(8);
+const DOWN: Duration = Duration::from_secs(60);
+/// Its batches (192 MiB), what the client fetched ahead (16 MB), and itself.
+const PROCESS_BYTES_MAX: u64 = 512 << 20;
 const TROUBLE: Duration = Duration::from_secs(5);
 const FIGHT: Duration = Duration::from_secs(120);
 /// Kills aimed at the moment between log and part; most hit.
@@ -59,6 +63,7 @@ pub async fn run(stack: &mut Stack, scene: &mut Scene) {
         }
         Disturbance::EngineDiskFull => disk_full(scene).await,
         Disturbance::EngineFileSize => file_size(stack, scene).await,
+        Disturbance::EngineDown => engine_down(stack, scene).await,
         Disturbance::BrokerKilled => {
             scene.start();
             scene.settles().await;
@@ -69,6 +74,8 @@ pub async fn run(stack: &mut Stack, scene: &mut Scene) {
         }
         Disturbance::RegistryDown => registry_down(stack, scene).await,
         Disturbance::RegistrySlow => {
+            scene.published().await;
+            scene.published().await;
             signal(stack.process_id(Service::Registry).unwrap(), "STOP");
             scene.disturbed().await;
             scene.start();
@@ -84,6 +91,7 @@ pub async fn run(stack: &mut Stack, scene: &mut Scene) {
         }
         Disturbance::OffsetsDeleted => offsets_deleted(scene).await,
         Disturbance::OffsetsSetBack => offsets_set_back(scene).await,
+        Disturbance::RetentionPassed => retention_passed(scene).await,
         Disturbance::TopicRecreated => topic_recreated(scene).await,
         Disturbance::Fight => fight(scene).await,
     }
@@ -103,13 +111,15 @@ async fn killed(scene: &mut Scene) {
 
 async fn killed_taking_up(scene: &mut Scene) {
     if scene.group().state_version > 0 {
-        let first = scene.start();
-        let count = "SELECT toInt64(count()) AS number FROM {database}.snapshots";
-        scene
-            .until("a state is stored", || async {
-                scene.world.number(count).await > 0
-            })
-            .await;
+        let first = scene.start_with(&["--snapshot-interval-ms", "3000"]);
+        let stored = "SELECT toInt64(max(state_offset)) AS number FROM {database}.snapshots";
+        // So that there is something to feed again.
+        let behind = async || {
+            let stored = scene.world.number(stored).await;
+            let lags = scene.world.lag(&[scene.group()]).await;
+            stored > 0 && lags.iter().any(|lag| lag.committed > Some(stored + 100))
+        };
+        scene.until("the stored state is old", behind).await;
         scene.kill(first);
     } else {
         let first = scene.start_armed_at(Fault {
@@ -179,7 +189,7 @@ async fn leave(scene: &mut Scene) {
         })
         .await;
     scene.release();
-    assert_eq!(scene.consumers[other].terminate(), Some(0));
+    assert_eq!(scene.consumers[other].ended(), Some(0));
     scene.members(1).await;
 }
 
@@ -261,8 +271,8 @@ fn kill_when_grown(logs: &Path, engine: u32) {
 async fn hung(stack: &Stack, scene: &mut Scene, service: Service, length: Duration) {
     let consumer = scene.start();
     scene.settles().await;
-    scene.disturbed().await;
     signal(stack.process_id(service).unwrap(), "STOP");
+    scene.disturbed().await;
     // The outage's length is what is tested.
     tokio::time::sleep(length).await;
     signal(stack.process_id(service).unwrap(), "CONT");
@@ -272,8 +282,8 @@ async fn hung(stack: &Stack, scene: &mut Scene, service: Service, length: Durati
 async fn troubled(stack: &mut Stack, scene: &mut Scene, trouble: EngineTrouble) {
     let consumer = scene.start();
     scene.settles().await;
-    scene.disturbed().await;
     stack.restart_engine(trouble).await.unwrap();
+    scene.disturbed().await;
     scene.says(consumer, UNSETTLED).await;
     tokio::time::sleep(TROUBLE).await;
     stack.restart_engine(EngineTrouble::None).await.unwrap();
@@ -283,29 +293,30 @@ async fn disk_full(scene: &mut Scene) {
     let consumer = scene.start();
     scene.settles().await;
     let needed = "min_free_disk_bytes_to_perform_insert";
+    let database = scene.world.database();
     let alter = async |change: &str| {
         for table in ["clicks", "watches"] {
             let sql = format!("ALTER TABLE {{database}}.{table} {change}");
-            scene.world.database().execute(&sql).await.unwrap();
+            database.execute(&sql).await.unwrap();
         }
     };
     alter(&format!("MODIFY SETTING {needed} = {}", 1_u64 << 60)).await;
+    scene.disturbed().await;
     scene.says(consumer, UNSETTLED).await;
     tokio::time::sleep(TROUBLE).await;
     alter(&format!("RESET SETTING {needed}")).await;
-    scene.disturbed().await;
 }
 
 async fn file_size(stack: &mut Stack, scene: &mut Scene) {
     let consumer = scene.start();
     scene.settles().await;
-    scene.disturbed().await;
     let engine = stack.process_id(Service::ClickHouse).unwrap();
     let limited = Command::new("prlimit")
         .args(["--pid", &engine.to_string(), "--fsize=0:unlimited"])
         .status()
         .unwrap();
     assert!(limited.success());
+    scene.disturbed().await;
     scene.says(consumer, UNSETTLED).await;
     tokio::time::sleep(TROUBLE).await;
     // The signal that comes with the limit may have ended it.
@@ -315,16 +326,7 @@ async fn file_size(stack: &mut Stack, scene: &mut Scene) {
 }
 
 async fn registry_down(stack: &mut Stack, scene: &mut Scene) {
-    scene
-        .until("something is published", || async {
-            scene
-                .world
-                .lag(&[scene.group()])
-                .await
-                .iter()
-                .any(|lag| lag.end > 0)
-        })
-        .await;
+    scene.published().await;
     stack.kill(Service::Registry).await.unwrap();
     scene.kills += 1;
     scene.disturbed().await;
@@ -388,6 +390,56 @@ async fn offsets_set_back(scene: &mut Scene) {
     .unwrap();
     scene.disturbed().await;
     scene.start();
+}
+
+async fn retention_passed(scene: &mut Scene) {
+    match scene.cell.at {
+        Some(_) => {
+            let first = scene.start_armed(Action::Kill);
+            scene.died(first).await;
+        }
+        None => stop_half_way(scene).await,
+    }
+    let unread = |lag: &PartitionLag| lag.end - lag.committed.unwrap_or(0);
+    scene
+        .until("there is something to take", || async {
+            let lags = scene.world.lag(&[scene.group()]).await;
+            lags.iter().all(|lag| unread(lag) > 1_000)
+        })
+        .await;
+    let mut list = TopicPartitionList::new();
+    for lag in scene.world.lag(&[scene.group()]).await {
+        let first = lag.committed.unwrap_or(0) + unread(&lag) / 2;
+        list.add_partition_offset(&lag.topic, lag.partition, Offset::Offset(first))
+            .unwrap();
+    }
+    admin(scene)
+        .delete_records(&list, &AdminOptions::new())
+        .await
+        .unwrap();
+    scene.loses();
+    scene.disturbed().await;
+    let consumer = scene.start();
+    scene
+        .says(
+            consumer,
+            "the log no longer has messages that this group has not read",
+        )
+        .await;
+}
+
+/// What an hour would show: it pauses, it stays small, it lives, and it catches up without help.
+async fn engine_down(stack: &mut Stack, scene: &mut Scene) {
+    let consumer = scene.start();
+    scene.settles().await;
+    stack.kill(Service::ClickHouse).await.unwrap();
+    scene.kills += 1;
+    scene.disturbed().await;
+    tokio::time::sleep(DOWN).await;
+    assert!(scene.consumers[consumer].is_running());
+    let peak = scene.consumers[consumer].peak_memory_bytes();
+    assert!(peak < PROCESS_BYTES_MAX, "{peak} bytes");
+    stack.restart(Service::ClickHouse).await.unwrap();
 }
 
 async fn topic_recreated(scene: &mut Scene) {

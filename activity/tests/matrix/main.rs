@@ -92,6 +92,8 @@ fn main() -> ExitCode {
         .build()
         .unwrap();
     let rows = runtime.block_on(run(chosen));
+    // What a failed cell left waiting for a broker that is gone is not waited for.
+    runtime.shutdown_background();
     let clean = rows.iter().all(|(_, outcome)| outcome.is_clean());
     println!("\n{}", report::summary(&rows));
     if let Some(path) = arguments.write.filter(|_| whole && clean) {

@@ -241,7 +241,17 @@ impl Consumer {
     /// SIGTERM, and its exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         signal(self.child.id(), "TERM");
+        self.ended()
+    }
+
+    /// Waits for its end; its exit code.
+    pub fn ended(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
+    }
+
+    /// The most memory that it ever had resident.
+    pub fn peak_memory_bytes(&self) -> u64 {
+        peak_memory_bytes(self.child.id())
     }
 
     pub fn id(&self) -> u32 {
@@ -262,6 +272,14 @@ impl Drop for Consumer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The most memory that a process ever had resident, as the kernel counts.
+pub fn peak_memory_bytes(process_id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process_id}/status")).unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
 }
 
 /// Sends a signal to a process of ours.

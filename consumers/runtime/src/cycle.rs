@@ -235,7 +235,10 @@ async fn insert_table(job: &Job, block: &TableBlock, sink: &Sink) -> Result<(), 
         job.epoch,
     );
     match mode(job, sink) {
-        Mode::First => insert_all(job, block, &token, sink).await,
+        Mode::First => {
+            insert_all(job, block, &token, sink).await?;
+            late_answer(job, block, sink).await
+        }
         Mode::Again => {
             // A look first: where all is there, the token, which may have left ClickHouse's window, is not relied on.
             if count_there(job, block, sink).await? < block.rows {
@@ -252,6 +255,19 @@ async fn insert_table(job: &Job, block: &TableBlock, sink: &Sink) -> Result<(), 
             ensure_all_there(job, block, &token, sink).await
         }
     }
+}
+
+/// A first insert that was answered so late after its claim that the session may have ended meanwhile: a successor may have sent the same token, and an engine that
+/// was killed then may remember it without its rows. The answer is not enough; the rows are.
+async fn late_answer(job: &Job, block: &TableBlock, sink: &Sink) -> Result<(), Unsettled> {
+    let session = Duration::from_millis(sink.settings.session_timeout_ms.into());
+    if job.claimed.elapsed() < session / 2 || count_there(job, block, sink).await? >= block.rows {
+        return Ok(());
+    }
+    Err(Unsettled::Uncertain(format!(
+        "the insert into {} was answered late, and its rows are not there",
+        block.table.name
+    )))
 }
 
 /// An insert begins soon after its claim, or not at all: an owner that was paused for long must look first whether it still is the owner.

@@ -29,7 +29,7 @@ impl Driver {
             return;
         }
         self.seal_due(now, all);
-        let claims: Vec<Commit> = self
+        let mut claims: Vec<Commit> = self
             .lanes
             .values()
             .filter(|lane| is_claimable(lane, now))
@@ -60,7 +60,9 @@ impl Driver {
                     .with_label_values(&[self.group.name])
                     .observe(took.as_secs_f64());
                 self.commits_fail_since = None;
-                self.committed(&commits, &committed.into_iter().collect());
+                let committed = committed.into_iter().collect();
+                self.committed(&commits, &committed);
+                claims.retain(|commit| committed.contains(&commit.partition));
                 self.hand_over(&claims, now);
             }
             Err(CommitError::Retry(error)) => {
@@ -274,6 +276,7 @@ impl Driver {
         let Some(lane) = in_flight(&mut self.lanes, assignment) else {
             return;
         };
+        let range = lane.sealed_range();
         lane.sealed = None;
         lane.in_flight = false;
         lane.claim_open = true;
@@ -285,6 +288,8 @@ impl Driver {
         lane.unsettled_why = None;
         self.delivery_failures.remove(&partition);
         if lost > 0 {
+            let (from, to) = range.map_or((-1, -1), |range| (range.start, range.end));
+            tracing::error!(group, topic = %lane.name, partition = lane.partition, messages = lost, from, to, "the log no longer has messages that this group has not read");
             let labels = [group, partition.0.as_str(), &partition.1.to_string()];
             self.sink
                 .metrics

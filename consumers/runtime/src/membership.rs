@@ -156,12 +156,14 @@ impl Membership {
         )
         .map_err(CommitError::Retry)?;
         fault::reach(Point::BeforeCommit);
-        consumer.commit(&list, CommitMode::Sync).map_err(classify)?;
+        let committed: Vec<Partition> = match consumer.commit(&list, CommitMode::Sync) {
+            Ok(()) => owned
+                .iter()
+                .map(|commit| commit.partition.clone())
+                .collect(),
+            Err(error) => commit_one_by_one(consumer, &owned, error)?,
+        };
         fault::reach(Point::AfterCommit);
-        let committed: Vec<Partition> = owned
-            .iter()
-            .map(|commit| commit.partition.clone())
-            .collect();
         for partition in &committed {
             if let Some(owned) = state.owned.get_mut(partition) {
                 owned.settled = None;
@@ -223,6 +225,43 @@ impl Membership {
             tracing::debug!(%error, "last commit before a revocation failed; the next owner finds the ranges in the ledger");
         }
     }
+}
+
+/// After a commit of many that failed: one partition that cannot be committed (its topic is gone) must not keep the others from it. The error is given back where
+/// none of them can be.
+fn commit_one_by_one(
+    consumer: &BaseConsumer<Membership>,
+    commits: &[&Commit],
+    error: KafkaError,
+) -> Result<Vec<Partition>, CommitError> {
+    let of_one_partition = matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::OffsetMetadataTooLarge
+        )
+    );
+    if !of_one_partition || commits.len() == 1 {
+        return Err(classify(error));
+    }
+    let mut committed = Vec::new();
+    for commit in commits {
+        let list = offsets([(&commit.partition, commit.offset, commit.claim)].into_iter())
+            .map_err(CommitError::Retry)?;
+        match consumer.commit(&list, CommitMode::Sync).map_err(classify) {
+            Ok(()) => committed.push(commit.partition.clone()),
+            Err(CommitError::Retry(error)) => {
+                let (topic, partition) = &commit.partition;
+                tracing::debug!(%topic, partition, %error, "commit failed");
+            }
+            Err(fenced) => return Err(fenced),
+        }
+    }
+    if committed.is_empty() {
+        return Err(CommitError::Retry(error));
+    }
+    Ok(committed)
 }
 
 fn offsets<'a>(

@@ -197,21 +197,6 @@ impl Driver {
         {
             tracing::warn!(group, topic, partition, "{notice}");
         }
-        if let Start::At {
-            lost: Some(lost), ..
-        } = &opened.start
-        {
-            let (messages, from, to) = (lost.end - lost.start, lost.start, lost.end);
-            tracing::error!(
-                group,
-                topic,
-                partition,
-                messages,
-                from,
-                to,
-                "the log no longer has messages that this group has not read"
-            );
-        }
         tracing::debug!(group, topic, partition, start = ?opened.start, read_from = to, "partition opened");
     }
 
