@@ -7,6 +7,8 @@ use activity_producer::{ReplayArgs, SimulateArgs};
 use activity_runtime::RuntimeSettings;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::verify::VerifyArgs;
+
 /// User activity, streamed: services publish each click and watch event to Kafka once; each department reads it in a consumer group of its own,
 /// into ClickHouse, exactly once in effect.
 ///
@@ -56,6 +58,16 @@ pub enum Verb {
     /// Show how far each group is behind.
     Lag(LagArgs),
     /// Compare Kafka with ClickHouse: nothing missing, nothing twice. Exits with 3 where something is.
+    ///
+    /// Safe at any time, while traffic flows: for each group, topic and partition, what lies below the committed offset is compared.
+    ///
+    /// The log with the ledger: its ranges follow each other without gap or overlap, and each has as many messages as offsets.
+    ///
+    /// The ledger with the tables: of each range every row is there, and once; no row is outside of all ranges or of another epoch.
+    ///
+    /// The ledger with the group's own topics: every rejected message has a dead letter, every derived message is in its internal topic.
+    ///
+    /// What is missing, duplicate or unexpected is named with its offsets.
     Verify(VerifyArgs),
     /// Measure what a group's outputs are worth.
     #[command(subcommand)]
@@ -201,19 +213,8 @@ pub struct LagArgs {
     pub output: OutputArgs,
 }
 
-/// `activity verify`
-#[derive(Args, Debug)]
-pub struct VerifyArgs {
-    /// Groups to verify. Default: all.
-    #[arg(value_name = "GROUP", value_parser = group_names())]
-    pub groups: Vec<String>,
-    /// How to print the result.
-    #[command(flatten)]
-    pub output: OutputArgs,
-}
-
 /// The groups' names, with what they are for in the help text.
-fn group_names() -> clap::builder::PossibleValuesParser {
+pub fn group_names() -> clap::builder::PossibleValuesParser {
     clap::builder::PossibleValuesParser::new(
         activity_consumers::GROUPS
             .iter()

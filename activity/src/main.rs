@@ -8,6 +8,7 @@ mod print;
 mod settings_file;
 mod up;
 mod verbs;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -82,7 +83,7 @@ async fn dispatch(cli: Cli, command: &clap::Command) -> anyhow::Result<Verdict> 
         Verb::Consume(args) => consume::run(args, targets(), stop).await,
         Verb::Setup(args) => verbs::setup(&args, &targets()).await,
         Verb::Lag(args) => verbs::lag(&args, &targets(), stop).await,
-        Verb::Verify(args) => verbs::verify(&args, &targets()).await,
+        Verb::Verify(args) => verify::run(&args, &targets()).await,
         Verb::Quality(QualityVerb::Recommendation(args)) => {
             verbs::quality_recommendation(&args, &targets()).await
         }

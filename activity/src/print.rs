@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::cli::Output;
@@ -62,6 +63,20 @@ pub fn megabytes(bytes: u64) -> String {
 /// Whether a person looks at stderr.
 pub fn is_terminal() -> bool {
     std::io::stderr().is_terminal()
+}
+
+/// A line of progress on stderr, in indicatif's terms; nothing where nobody looks.
+pub fn bar(style: &str, length: Option<u64>) -> ProgressBar {
+    let target = if is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let bar = ProgressBar::with_draw_target(length, target);
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style);
+    }
+    bar
 }
 
 #[cfg(test)]

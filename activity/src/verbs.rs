@@ -3,17 +3,14 @@
 use std::time::Duration;
 
 use activity_operator::lag::PartitionLag;
-use activity_operator::verify::GroupReport;
-use activity_operator::{quality, setup, verify};
+use activity_operator::{quality, setup};
 use activity_platform::settings::Targets;
 use activity_producer::{Progress, Published};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::Verdict;
-use crate::cli::{
-    LagArgs, Output, OutputArgs, QualityArgs, ReplayVerb, SetupArgs, SimulateVerb, VerifyArgs,
-};
+use crate::cli::{LagArgs, Output, OutputArgs, QualityArgs, ReplayVerb, SetupArgs, SimulateVerb};
 use crate::consume::groups;
 use crate::print::{self, count};
 
@@ -92,21 +89,12 @@ struct ProduceBar(indicatif::ProgressBar);
 
 impl ProduceBar {
     fn new(events: Option<u64>) -> Self {
-        let target = if print::is_terminal() {
-            indicatif::ProgressDrawTarget::stderr()
-        } else {
-            indicatif::ProgressDrawTarget::hidden()
-        };
-        let bar = indicatif::ProgressBar::with_draw_target(events, target);
         let style = if events.is_some() {
             "{wide_bar} {human_pos} of {human_len} events, {per_sec} {msg}"
         } else {
             "{spinner} {human_pos} events, {per_sec} {msg}"
         };
-        if let Ok(style) = indicatif::ProgressStyle::with_template(style) {
-            bar.set_style(style);
-        }
-        Self(bar)
+        Self(print::bar(style, events))
     }
 
     fn update(&self) -> impl FnMut(&Progress) + Send + 'static {
@@ -200,71 +188,6 @@ fn lag_table(lags: &[PartitionLag]) -> String {
         2,
         rows,
     )
-}
-
-/// `activity verify`
-pub async fn verify(args: &VerifyArgs, targets: &Targets) -> anyhow::Result<Verdict> {
-    let groups = verify::run(targets, &groups(&args.groups)).await?;
-    let clean = groups.iter().all(GroupReport::is_clean);
-    print::result(args.output.output, &Verified { groups: &groups }, || {
-        verified_table(&groups)
-    })?;
-    Ok(if clean { Verdict::Done } else { Verdict::Found })
-}
-
-#[derive(Serialize)]
-struct Verified<'a> {
-    groups: &'a [GroupReport],
-}
-
-/// The reconciliation for people: a line for each group, then what is wrong.
-pub fn verified_table(groups: &[GroupReport]) -> String {
-    let rows = groups.iter().map(|group| {
-        let rows: Vec<String> = group
-            .rows
-            .iter()
-            .map(|(table, rows)| format!("{table} {}", count(*rows)))
-            .collect();
-        let mut row = vec![group.group.clone(), rows.join(", ")];
-        row.extend(
-            [
-                group.events,
-                group.dead_letters,
-                group.missing,
-                group.duplicate,
-                group.unexpected,
-                group.lost,
-            ]
-            .map(count),
-        );
-        row.push(count(group.lag));
-        row
-    });
-    let table = print::table(
-        &[
-            "group",
-            "rows",
-            "events",
-            "dead letters",
-            "missing",
-            "duplicate",
-            "unexpected",
-            "lost",
-            "lag",
-        ],
-        2,
-        rows,
-    );
-    let findings: Vec<String> = groups
-        .iter()
-        .flat_map(|group| {
-            group
-                .findings
-                .iter()
-                .map(move |finding| format!("{}: {finding}", group.group))
-        })
-        .collect();
-    format!("{table}\n{}", findings.join("\n"))
 }
 
 /// `activity quality recommendation`

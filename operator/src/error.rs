@@ -33,6 +33,12 @@ pub enum Error {
         /// Its full name.
         topic: String,
     },
+    /// A group's epoch rose again and again while it was verified.
+    #[error("{group} was rewound while it was verified: verify it again")]
+    Rewound {
+        /// The group's name.
+        group: String,
+    },
     /// A worker thread ended early.
     #[error("a worker thread ended: {0}")]
     Worker(#[from] tokio::task::JoinError),

@@ -9,7 +9,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{FromClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::{ClientConfig, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::settings::{KafkaSettings, MissingAddress};
 
@@ -175,6 +175,31 @@ impl Inspector {
         Ok(Watermarks { first, next })
     }
 
+    /// The first offset of each partition whose message was appended at or after a time, milliseconds since 1970-01-01 UTC; partitions without one are
+    /// left out.
+    ///
+    /// # Errors
+    /// If no broker answers.
+    pub fn offsets_at(
+        &self,
+        partitions: &[(String, i32)],
+        at_ms: i64,
+    ) -> Result<BTreeMap<(String, i32), i64>, Error> {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in partitions {
+            list.add_partition_offset(topic, *partition, Offset::Offset(at_ms))?;
+        }
+        let found = self.consumer.offsets_for_times(list, REQUEST_TIMEOUT)?;
+        let mut offsets = BTreeMap::new();
+        for element in found.elements() {
+            element.error()?;
+            if let Offset::Offset(offset) = element.offset() {
+                offsets.insert((element.topic().to_owned(), element.partition()), offset);
+            }
+        }
+        Ok(offsets)
+    }
+
     /// Committed offset and metadata of partitions; those without a commit are left out.
     ///
     /// # Errors
@@ -193,7 +218,7 @@ impl Inspector {
                 .elements()
                 .into_iter()
                 .filter_map(|element| match element.offset() {
-                    rdkafka::Offset::Offset(offset) => Some((
+                    Offset::Offset(offset) => Some((
                         (element.topic().to_owned(), element.partition()),
                         Committed {
                             offset,

@@ -23,7 +23,6 @@ use crate::Verdict;
 use crate::cli::{Output, OutputArgs, UpArgs};
 use crate::consume;
 use crate::print::{self, count, megabytes};
-use crate::verbs;
 use groups::GroupProcesses;
 use live::Live;
 
@@ -269,7 +268,7 @@ fn reconciliation_table(reconciliation: &Reconciliation) -> String {
         .sum();
     format!(
         "{}\n{} events sent, {} acknowledged, {} failed; through every group after {:.1} s: {} events/s\npeak memory: {}, sum {}",
-        verbs::verified_table(&reconciliation.groups),
+        crate::verify::table(&reconciliation.groups),
         count(counts.sent),
         count(counts.acknowledged),
         count(counts.failed),

@@ -12,6 +12,7 @@ use activity_consumers::TableSpec;
 use activity_platform::clickhouse::{self, Database, Insert};
 use activity_platform::fault::{self, Point};
 use activity_platform::metrics::Metrics;
+use activity_schemas::{Content, Topic};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Mode, Sealed, TableBlock};
@@ -29,6 +30,8 @@ const RENAME_PAUSE: Duration = Duration::from_millis(500);
 pub struct Sink {
     /// The group's name.
     pub group: &'static str,
+    /// All topics that the group reads.
+    pub reads: &'static [Topic],
     /// All tables of the group.
     pub tables: &'static [&'static TableSpec],
     /// ClickHouse.
@@ -472,6 +475,7 @@ fn ledger_row(job: &Job, sink: &Sink, started: Instant, gone: &Gone) -> LedgerRo
         rejects: batch.counts.rejects,
         lost: gone.lost,
         rows,
+        derived: derived(batch, sink),
         bytes: batch.block_bytes() as u64,
         attempt: if batch.mode == Mode::First {
             job.attempt
@@ -490,4 +494,21 @@ fn ledger_row(job: &Job, sink: &Sink, started: Instant, gone: &Gone) -> LedgerRo
         claimed_at: job.first_claimed_at_ms,
         inserted_at,
     }
+}
+
+/// Derived messages of a range, by internal topic. None are told where a part of the range was gone: an earlier attempt may have sent those of that part.
+fn derived(batch: &Sealed, sink: &Sink) -> BTreeMap<String, u64> {
+    if batch.first_read != batch.range.start {
+        return BTreeMap::new();
+    }
+    let internal = sink
+        .reads
+        .iter()
+        .filter(|topic| topic.content == Content::Derived);
+    internal
+        .map(|topic| {
+            let sent = batch.derived.iter().filter(|sent| sent.topic == *topic);
+            (sink.delivery.full_name(*topic), sent.count() as u64)
+        })
+        .collect()
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use activity_platform::fault::{self, Point};
 use activity_platform::kafka;
 use activity_platform::settings::KafkaSettings;
+use activity_schemas::Topic;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -142,7 +143,7 @@ impl Delivery {
                 key: SOURCE_HEADER,
                 value: Some(&header),
             });
-            let topic = derived.topic.full_name(&self.topic_prefix);
+            let topic = self.full_name(derived.topic);
             self.enqueue(
                 &topic,
                 &derived.key,
@@ -180,6 +181,11 @@ impl Delivery {
                 error: KafkaError::MessageProduction(RDKafkaErrorCode::Fail),
             }),
         }
+    }
+
+    /// A topic's name in Kafka.
+    pub fn full_name(&self, topic: Topic) -> String {
+        topic.full_name(&self.topic_prefix)
     }
 
     async fn enqueue(

@@ -255,6 +255,7 @@ impl Driver {
         });
         let sink = Sink {
             group: group.name,
+            reads: group.reads,
             tables: group.tables,
             database,
             delivery,

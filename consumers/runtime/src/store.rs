@@ -29,6 +29,7 @@ pub struct LedgerRow {
     pub rejects: u64,
     pub lost: u64,
     pub rows: BTreeMap<&'static str, u64>,
+    pub derived: BTreeMap<String, u64>,
     pub bytes: u64,
     pub attempt: u32,
     pub insert_ms: u32,

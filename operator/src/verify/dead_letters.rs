@@ -1,0 +1,239 @@
+//! Dead letters against the ledger, one by one: each range's rejects against the distinct letters with an offset in it.
+//!
+//! The topic is read once; offsets are kept as compressed bitmaps, at most two bytes for each letter and far less where they lie close together.
+
+use std::collections::HashMap;
+use std::ops::AddAssign;
+
+use activity_platform::settings::KafkaSettings;
+use activity_runtime::delivery::dead_letter_topic;
+use rdkafka::Message;
+use roaring::RoaringTreemap;
+
+use super::findings::{Findings, Kind, Subject, What};
+use super::ledger::LedgerRange;
+use super::log::{Horizon, Log, Step};
+use crate::Error;
+
+/// The dead letters of one group.
+pub struct DeadLetters {
+    topic: String,
+    offsets: HashMap<(String, i32), RoaringTreemap>,
+    horizon: Horizon,
+}
+
+/// The dead letters of one source partition.
+pub struct PartitionLetters<'a> {
+    of: &'a DeadLetters,
+    offsets: Option<&'a RoaringTreemap>,
+}
+
+impl DeadLetters {
+    /// Reads the group's dead-letter topic. Blocking.
+    ///
+    /// # Errors
+    /// If Kafka does not answer or the topic is not there.
+    pub fn read(kafka: &KafkaSettings, group: &str) -> Result<Self, Error> {
+        let topic = format!("{}{}", kafka.topic_prefix, dead_letter_topic(group));
+        let mut offsets: HashMap<(String, i32), RoaringTreemap> = HashMap::new();
+        let horizon = Log::open(kafka, &topic)?.read(|step| {
+            if let Step::Message(message, _) = step
+                && let Some((topic, partition, offset)) =
+                    message.key().and_then(|key| source(key, group))
+            {
+                offsets
+                    .entry((topic.to_owned(), partition))
+                    .or_default()
+                    .insert(offset);
+            }
+            true
+        })?;
+        Ok(Self {
+            topic,
+            offsets,
+            horizon,
+        })
+    }
+
+    /// Those of one source partition.
+    pub fn of(&self, topic: &str, partition: i32) -> PartitionLetters<'_> {
+        PartitionLetters {
+            of: self,
+            offsets: self.offsets.get(&(topic.to_owned(), partition)),
+        }
+    }
+}
+
+/// The source of a dead letter, by its key: `group/topic/partition/offset`.
+fn source<'a>(key: &'a [u8], group: &str) -> Option<(&'a str, i32, u64)> {
+    let mut parts = std::str::from_utf8(key).ok()?.rsplitn(3, '/');
+    let (offset, partition) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let topic = parts.next()?.strip_prefix(group)?.strip_prefix('/')?;
+    Some((topic, partition, offset))
+}
+
+/// What was found about the letters of ranges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Letters {
+    /// Letters of messages that the ledger counts.
+    pub there: u64,
+    /// Letters that retention has deleted.
+    pub expired: u64,
+}
+
+impl AddAssign for Letters {
+    fn add_assign(&mut self, other: Self) {
+        self.there += other.there;
+        self.expired += other.expired;
+    }
+}
+
+impl PartitionLetters<'_> {
+    /// Offsets in [start, end) that have a letter.
+    pub fn within(&self, start: i64, end: i64) -> Vec<i64> {
+        let (start, end) = (start.max(0) as u64, end.max(0) as u64);
+        self.offsets.map_or(Vec::new(), |offsets| {
+            let mut iter = offsets.iter();
+            iter.advance_to(start);
+            iter.take_while(|offset| *offset < end)
+                .map(|offset| offset as i64)
+                .collect()
+        })
+    }
+
+    /// How many offsets in [start, end) have a letter.
+    fn count(&self, start: i64, end: i64) -> u64 {
+        let below = |offset: i64| match (self.offsets, offset) {
+            (Some(offsets), 1..) => offsets.rank(offset as u64 - 1),
+            _ => 0,
+        };
+        below(end) - below(start).min(below(end))
+    }
+
+    /// Compares a range's rejects with its letters.
+    pub fn judge(&self, range: &LedgerRange, epoch: u32, findings: &mut Findings) -> Letters {
+        let there = self.count(range.start, range.end);
+        let subject =
+            |kind, note: &'static str| Subject::new(kind, What::DeadLetters, &self.of.topic, note);
+        let mut letters = Letters { there, expired: 0 };
+        let missing = range.rejects.saturating_sub(there);
+        if missing > 0 && self.of.horizon.may_have_lost(range.claimed_at_ms) {
+            letters.expired = missing;
+        } else {
+            findings.add(
+                subject(Kind::Missing, "rejected messages have no dead letter"),
+                range.start,
+                range.end,
+                missing,
+            );
+        }
+        let surplus = there.saturating_sub(range.rejects);
+        // Before a rewind the group may have rejected what it takes now, and of messages that the log has lost nobody knows whether they were rejected.
+        if epoch > 1 || range.lost > 0 {
+            letters.there -= surplus;
+        } else if surplus > 0 {
+            let offsets = self.within(range.start, range.end);
+            let first = offsets.first().copied().unwrap_or(range.start);
+            let last = offsets.last().copied().unwrap_or(range.end - 1);
+            findings.add(
+                subject(
+                    Kind::Unexpected,
+                    "dead letters of messages that the ledger does not count as rejected",
+                ),
+                first,
+                last + 1,
+                surplus,
+            );
+        }
+        letters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn letters(offsets: &[u64], horizon: Horizon) -> DeadLetters {
+        DeadLetters {
+            topic: "dead".into(),
+            offsets: HashMap::from([(("t".to_owned(), 0), offsets.iter().copied().collect())]),
+            horizon,
+        }
+    }
+
+    fn range(rejects: u64) -> LedgerRange {
+        LedgerRange {
+            start: 10,
+            end: 20,
+            events: 10,
+            rejects,
+            claimed_at_ms: 1_000_000,
+            ..LedgerRange::default()
+        }
+    }
+
+    fn judged(letters: &DeadLetters, rejects: u64, epoch: u32) -> (Letters, Findings) {
+        let mut findings = Findings::new("t", 0);
+        let counted = letters
+            .of("t", 0)
+            .judge(&range(rejects), epoch, &mut findings);
+        (counted, findings)
+    }
+
+    #[test]
+    fn a_key_names_its_source_even_if_the_topic_has_slashes() {
+        assert_eq!(source(b"g/a.b/3/77", "g"), Some(("a.b", 3, 77)));
+        assert_eq!(source(b"g/a/b/3/77", "g"), Some(("a/b", 3, 77)));
+        for foreign in [
+            &b"h/t/0/1"[..],
+            b"g/t/0/-1",
+            b"g/t/x/1",
+            b"t/1",
+            b"\xff",
+            b"",
+        ] {
+            assert_eq!(source(foreign, "g"), None);
+        }
+    }
+
+    #[test]
+    fn a_letter_of_another_range_does_not_stand_in_for_one_that_is_missing() {
+        let (counted, findings) = judged(&letters(&[9, 12, 20], Horizon::WHOLE), 2, 1);
+        assert_eq!((counted.there, findings.missing), (1, 1));
+        assert_eq!(
+            findings.into_list()[0].words,
+            "dead: t/0, offsets 10 to 19: 1 rejected messages have no dead letter"
+        );
+    }
+
+    #[test]
+    fn what_retention_has_deleted_is_expired_and_not_missing() {
+        let (counted, findings) = judged(&letters(&[], Horizon::since(2_000_000)), 2, 1);
+        assert_eq!((counted.expired, findings.missing), (2, 0));
+        let (counted, findings) = judged(&letters(&[], Horizon::since(500_000)), 2, 1);
+        assert_eq!((counted.expired, findings.missing), (0, 2));
+    }
+
+    #[test]
+    fn a_letter_of_a_message_that_was_taken_is_unexpected_until_a_rewind() {
+        let both = letters(&[12, 15], Horizon::WHOLE);
+        let (_, findings) = judged(&both, 1, 1);
+        assert_eq!(findings.unexpected, 1);
+        let finding = &findings.into_list()[0];
+        assert_eq!((finding.start, finding.end), (12, 16));
+        let (counted, findings) = judged(&both, 1, 2);
+        assert_eq!((counted.there, findings.unexpected), (1, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn letters_are_counted_as_a_set_counts_them(offsets in prop::collection::btree_set(0_u64..200_000, 0..60), start in 0_i64..200_000, length in 0_i64..100_000) {
+            let offsets: Vec<u64> = offsets.into_iter().collect();
+            let all = letters(&offsets, Horizon::WHOLE);
+            let expected: Vec<i64> = offsets.iter().map(|offset| *offset as i64).filter(|offset| (start..start + length).contains(offset)).collect();
+            prop_assert_eq!(all.of("t", 0).count(start, start + length), expected.len() as u64);
+            prop_assert_eq!(all.of("t", 0).within(start, start + length), expected);
+        }
+    }
+}
