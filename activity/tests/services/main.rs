@@ -16,6 +16,7 @@ mod malformed;
 mod publish;
 mod schemas;
 mod tables;
+mod verify;
 
 use std::sync::{LazyLock, OnceLock};
 
