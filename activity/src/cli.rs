@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use activity_platform::settings::{MetricsSettings, Targets};
 use activity_producer::{ReplayArgs, SimulateArgs};
 use activity_runtime::RuntimeSettings;
+use clap::builder::TypedValueParser as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::verify::VerifyArgs;
@@ -160,6 +161,9 @@ pub struct UpArgs {
     /// Partitions of the topics, when they are created.
     #[arg(long, env = "ACTIVITY_PARTITIONS", value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub partitions: u16,
+    /// Brokers of Kafka: with three, each message is on all of them, and one may be lost. Default: as many as the data folder was begun with, else 1.
+    #[arg(long, env = "ACTIVITY_BROKERS", value_name = "N", value_parser = brokers())]
+    pub brokers: Option<u8>,
     /// Begin with an empty data folder.
     #[arg(long)]
     pub fresh: bool,
@@ -211,6 +215,11 @@ pub struct LagArgs {
     /// How to print the result.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// A cluster has an odd number of voters.
+fn brokers() -> impl clap::builder::TypedValueParser<Value = u8> {
+    clap::builder::PossibleValuesParser::new(["1", "3"]).try_map(|brokers| brokers.parse::<u8>())
 }
 
 /// The groups' names, with what they are for in the help text.

@@ -1,13 +1,13 @@
 //! A whole program around a stack: starts it on a folder, says where it serves, waits for Ctrl-C and stops it.
 //!
-//! `cargo run -p activity-devstack --example stack -- DATA_DIR [--free-ports]`
+//! `cargo run -p activity-devstack --example stack -- DATA_DIR [--free-ports] [--three-brokers]`
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use activity_devstack::{Ports, Service, Stack, StackError, StackOptions, Stderr, run_hidden_verb};
+use activity_devstack::{Ports, Stack, StackError, StackOptions, Stderr, run_hidden_verb};
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         return code;
     }
     let Some(data_dir) = args.get(1).map(PathBuf::from) else {
-        eprintln!("usage: stack DATA_DIR [--free-ports]");
+        eprintln!("usage: stack DATA_DIR [--free-ports] [--three-brokers]");
         return ExitCode::from(2);
     };
     let ports = if args.iter().any(|arg| arg == "--free-ports") {
@@ -24,7 +24,8 @@ fn main() -> ExitCode {
     } else {
         Ports::default()
     };
-    match run(data_dir, ports) {
+    let brokers = args.iter().any(|arg| arg == "--three-brokers").then_some(3);
+    match run(data_dir, ports, brokers) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -34,13 +35,15 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(data_dir: PathBuf, ports: Ports) -> Result<(), StackError> {
+async fn run(data_dir: PathBuf, ports: Ports, brokers: Option<u8>) -> Result<(), StackError> {
     let executable = std::env::current_exe().unwrap_or_default();
     let options = StackOptions {
         data_dir,
         cache_dir: None,
         executable,
         ports,
+        brokers,
+        security: None,
     };
     let began = Instant::now();
     let mut stack = tokio::select! {
@@ -48,15 +51,11 @@ async fn run(data_dir: PathBuf, ports: Ports) -> Result<(), StackError> {
         _ = tokio::signal::ctrl_c() => return Ok(()),
     };
     let seconds = began.elapsed().as_secs_f64();
-    let endpoints = stack.endpoints().clone();
-    for (service, endpoint) in
-        Service::ALL
-            .iter()
-            .zip([endpoints.kafka, endpoints.registry, endpoints.clickhouse])
-    {
+    println!("{:?}", stack.endpoints());
+    for service in stack.services() {
         println!(
-            "{service:<10} {endpoint} process {}",
-            stack.process_id(*service).unwrap_or_default()
+            "{service:<10} process {}",
+            stack.process_id(service).unwrap_or_default()
         );
     }
     println!("READY after {seconds:.1} s");

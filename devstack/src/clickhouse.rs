@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::error::Doing;
+use crate::security::{Security, User};
 use crate::service::{get, isolate};
 use crate::{Endpoints, StackError};
 
@@ -49,7 +50,8 @@ impl EngineTrouble {
 }
 
 /// The engine's settings. Without a file it would have no limits.
-fn config(memory_bytes_max: u64, trouble: EngineTrouble) -> String {
+fn config(memory_bytes_max: u64, users: &[User], trouble: EngineTrouble) -> String {
+    let users: String = users.iter().map(user).collect();
     let profile = trouble.profile();
     format!(
         r#"<!-- written at each start -->
@@ -91,10 +93,26 @@ fn config(memory_bytes_max: u64, trouble: EngineTrouble) -> String {
             </networks>
             <profile>default</profile>
             <quota>default</quota>
-        </default>
+        </default>{users}
     </users>
 </clickhouse>
 "#
+    )
+}
+
+/// A user with a password, who may do what `default` may.
+fn user(user: &User) -> String {
+    let User { name, password } = user;
+    format!(
+        "
+        <{name}>
+            <password>{password}</password>
+            <networks>
+                <ip>127.0.0.1</ip>
+            </networks>
+            <profile>default</profile>
+            <quota>default</quota>
+        </{name}>"
     )
 }
 
@@ -114,10 +132,20 @@ fn machine_bytes() -> u64 {
 }
 
 /// Writes the settings into the engine's folder, which no engine may be using.
-pub(crate) fn prepare(folder: &Path, trouble: EngineTrouble) -> Result<(), StackError> {
+pub(crate) fn prepare(
+    folder: &Path,
+    security: Option<&Security>,
+    trouble: EngineTrouble,
+) -> Result<(), StackError> {
     let path = folder.join(CONFIG);
+    let users = security.map_or(&[][..], |security| &security.users);
     fs::create_dir_all(folder)
-        .and_then(|()| fs::write(&path, config(memory_bytes_max(machine_bytes()), trouble)))
+        .and_then(|()| {
+            fs::write(
+                &path,
+                config(memory_bytes_max(machine_bytes()), users, trouble),
+            )
+        })
         .doing(|| format!("writing {}", path.display()))
 }
 

@@ -38,6 +38,17 @@ pub enum StackError {
         holder: String,
     },
 
+    /// The folder holds a Kafka of another number of brokers.
+    #[error(
+        "{data_dir} was begun with {begun} of Kafka's brokers, which stays so; ask for {begun}, or begin anew with --fresh, which deletes its data"
+    )]
+    OtherBrokers {
+        /// The folder.
+        data_dir: PathBuf,
+        /// How many it was begun with.
+        begun: u8,
+    },
+
     /// Services of an earlier run do not end.
     #[error(
         "services of an earlier run still hold {data_dir} (processes {processes}); end them, then start again"

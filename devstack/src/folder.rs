@@ -85,6 +85,11 @@ impl Folder {
         })
     }
 
+    /// The folder itself.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The file whose lock every service shares while it lives.
     pub(crate) fn services_lock(&self) -> PathBuf {
         self.root.join(SERVICES_LOCK)
@@ -92,7 +97,12 @@ impl Folder {
 
     /// Where a service keeps its data.
     pub(crate) fn data(&self, service: Service) -> PathBuf {
-        self.root.join(service.name())
+        self.root.join(match service {
+            // Of all brokers: within it each has a folder of its own.
+            Service::Kafka(_) => "kafka",
+            Service::Registry => "registry",
+            Service::ClickHouse => "clickhouse",
+        })
     }
 
     /// Where a service logs to.
@@ -104,7 +114,7 @@ impl Folder {
 
     /// An empty folder for a service's temporary files: a killed Java leaves native libraries there.
     pub(crate) fn fresh_tmp(&self, service: Service) -> Result<PathBuf, StackError> {
-        let path = self.root.join("tmp").join(service.name());
+        let path = self.root.join("tmp").join(&*service.name());
         remove_all(&path)
             .and_then(|()| fs::create_dir_all(&path))
             .doing(|| format!("emptying {}", path.display()))?;
@@ -242,7 +252,10 @@ mod tests {
         let folder = Folder::open(data.path()).unwrap();
         assert!(find_running(data.path()).is_none(), "not ready yet");
         folder.publish(&Ports::default(), &endpoints()).unwrap();
-        assert_eq!(find_running(data.path()).unwrap().kafka, "127.0.0.1:9092");
+        assert_eq!(
+            find_running(data.path()).unwrap().kafka,
+            "127.0.0.1:9092,127.0.0.1:9094,127.0.0.1:9096"
+        );
         drop(folder);
         assert!(find_running(data.path()).is_none());
     }
@@ -259,7 +272,7 @@ mod tests {
     fn ports_are_remembered_for_the_next_start() {
         let data = tempfile::tempdir().unwrap();
         let ports = Ports {
-            kafka: 10_001,
+            kafka: [10_001, 0, 0],
             ..Ports::default()
         };
         Folder::open(data.path())

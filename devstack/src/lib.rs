@@ -1,6 +1,6 @@
 //! The real services without Docker, as child processes: Apache Kafka, Apicurio Registry, the ClickHouse engine.
 //!
-//! [`Stack::start`] fetches what is not there yet (pinned, through the machine's own package clients), starts the three on
+//! [`Stack::start`] fetches what is not there yet (pinned, through the machine's own package clients), starts them on
 //! loopback with all data under one folder, and returns when they serve. They die with this process however it ends,
 //! and [`Stack::stop`] ends them in order. The same folder started again has all its data.
 //!
@@ -18,11 +18,14 @@ mod launch;
 mod logs;
 mod machine;
 mod parts;
+mod port_book;
 mod ports;
 mod process;
 mod progress;
 mod registry;
+mod security;
 mod service;
+mod site;
 mod stack;
 
 pub use cache::{Downloads, PartDownload, prefetch};
@@ -34,5 +37,6 @@ pub use logs::rotate as rotate_log;
 pub use ports::Ports;
 pub use process::{Process, Spawner};
 pub use progress::{Progress, Silent, Stderr};
+pub use security::{Security, User};
 pub use service::{Endpoints, Service};
 pub use stack::{Stack, StackOptions};

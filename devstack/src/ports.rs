@@ -13,13 +13,19 @@ const LOWEST_FREE_PORT: u16 = 10_000;
 const USUAL_EPHEMERAL_START: u16 = 32_768;
 const TRIES_MAX: usize = 200;
 
+/// The most brokers that a stack has.
+pub(crate) const BROKERS_MAX: usize = 3;
+
 /// The ports that a stack prefers on 127.0.0.1; 0 stands for any free one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ports {
-    /// Kafka's clients.
-    pub kafka: u16,
-    /// Kafka's own controller.
-    pub controller: u16,
+    /// Kafka's clients, by broker: a stack of one broker uses the first alone.
+    pub kafka: [u16; BROKERS_MAX],
+    /// Kafka's own controllers, by broker.
+    pub controller: [u16; BROKERS_MAX],
+    /// Kafka's clients over TLS, by broker, where the stack has such listeners.
+    #[serde(default)]
+    pub secure_kafka: [u16; BROKERS_MAX],
     /// The schema registry's HTTP.
     pub registry: u16,
     /// ClickHouse's HTTP.
@@ -30,8 +36,9 @@ impl Default for Ports {
     /// The well-known ports.
     fn default() -> Self {
         Self {
-            kafka: 9092,
-            controller: 9093,
+            kafka: [9092, 9094, 9096],
+            controller: [9093, 9095, 9097],
+            secure_kafka: [9194, 9196, 9198],
             registry: 8081,
             clickhouse: 8123,
         }
@@ -42,11 +49,20 @@ impl Ports {
     /// Any free ports: for tests, and for stacks that shall not take the well-known ones.
     pub fn free() -> Self {
         Self {
-            kafka: 0,
-            controller: 0,
+            kafka: [0; BROKERS_MAX],
+            controller: [0; BROKERS_MAX],
+            secure_kafka: [0; BROKERS_MAX],
             registry: 0,
             clickhouse: 0,
         }
+    }
+}
+
+impl Ports {
+    /// How many brokers have a port.
+    pub(crate) fn brokers(&self) -> u8 {
+        let brokers = self.kafka.iter().filter(|port| **port != 0).count();
+        u8::try_from(brokers).unwrap_or(u8::MAX)
     }
 }
 

@@ -1,5 +1,6 @@
-//! What the three services have in common: a name, an address, and the way a start is awaited.
+//! What the services have in common: a name, an address, and the way a start is awaited.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,11 +17,10 @@ const START_PATIENCE: Duration = Duration::from_secs(180);
 const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// One of the services of a stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Service {
-    /// Apache Kafka.
-    Kafka,
+    /// A broker of Apache Kafka, by its number from 1.
+    Kafka(u8),
     /// The schema registry, Apicurio.
     Registry,
     /// The ClickHouse engine.
@@ -28,30 +28,37 @@ pub enum Service {
 }
 
 impl Service {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Kafka, Self::Registry, Self::ClickHouse];
+    /// All of a stack of so many brokers.
+    pub(crate) fn all(brokers: u8) -> impl Iterator<Item = Self> {
+        (1..=brokers)
+            .map(Self::Kafka)
+            .chain([Self::Registry, Self::ClickHouse])
+    }
 
     /// Its name in files and messages.
-    pub fn name(self) -> &'static str {
+    pub fn name(self) -> Cow<'static, str> {
         match self {
-            Self::Kafka => "kafka",
-            Self::Registry => "registry",
-            Self::ClickHouse => "clickhouse",
+            Self::Kafka(1) => "kafka".into(),
+            Self::Kafka(broker) => format!("kafka-{broker}").into(),
+            Self::Registry => "registry".into(),
+            Self::ClickHouse => "clickhouse".into(),
         }
     }
 }
 
 impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        f.pad(&self.name())
     }
 }
 
 /// Where clients find the services.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoints {
-    /// Kafka's bootstrap servers, as in `127.0.0.1:9092`.
+    /// Kafka's bootstrap servers, all brokers, as in `127.0.0.1:9092,127.0.0.1:9094`.
     pub kafka: String,
+    /// Kafka's bootstrap servers over TLS, where the stack has [`crate::Security`].
+    pub secure_kafka: Option<String>,
     /// The registry's Confluent-compatible API, as in `http://127.0.0.1:8081/apis/ccompat/v7`.
     pub registry: String,
     /// ClickHouse's HTTP interface, as in `http://127.0.0.1:8123`.
@@ -60,8 +67,14 @@ pub struct Endpoints {
 
 impl Endpoints {
     pub(crate) fn on(ports: &Ports) -> Self {
+        let servers = |ports: &[u16]| {
+            let ports = ports.iter().filter(|port| **port != 0);
+            let servers: Vec<_> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
+            servers.join(",")
+        };
         Self {
-            kafka: format!("127.0.0.1:{}", ports.kafka),
+            kafka: servers(&ports.kafka),
+            secure_kafka: Some(servers(&ports.secure_kafka)).filter(|servers| !servers.is_empty()),
             registry: format!("http://127.0.0.1:{}/apis/ccompat/v7", ports.registry),
             clickhouse: format!("http://127.0.0.1:{}", ports.clickhouse),
         }

@@ -1,30 +1,24 @@
 //! The whole stack: starts the services side by side, watches them, kills and restarts single ones for fault tests, and
 //! stops all in order.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::OnceCell;
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 
-use crate::cache::Cache;
 use crate::clickhouse::EngineTrouble;
-use crate::error::Doing;
-use crate::folder::Folder;
-use crate::kafka::Node;
-use crate::parts::{self, Part};
-use crate::process::{Process, Spawner};
-use crate::service::Start;
-use crate::{
-    Endpoints, Ports, Progress, Service, StackError, clickhouse, java, kafka, launch, logs,
-    machine, ports, registry,
-};
+use crate::port_book::PortBook;
+use crate::process::Process;
+use crate::site::Site;
+use crate::{Endpoints, Ports, Progress, Security, Service, StackError};
 
 /// Kafka and the registry need a second at most, rarely more.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
-/// Another program may take a port between our look at it and the service's.
-const PORT_TRIES_MAX: usize = 4;
 
 /// Where a stack lives and what it is made with.
 #[derive(Clone, Debug)]
@@ -38,44 +32,54 @@ pub struct StackOptions {
     pub executable: PathBuf,
     /// The ports wanted where they are free; those of the last start on the folder come first.
     pub ports: Ports,
+    /// Brokers of Kafka, 1 to 3. None: as many as the folder was begun with, one on a new folder.
+    pub brokers: Option<u8>,
+    /// TLS and users; None: whoever reaches a port is let in.
+    pub security: Option<Security>,
 }
 
 /// Kafka, the registry and ClickHouse, running. Dropping it kills them; [`Stack::stop`] is the orderly way.
 pub struct Stack {
-    /// By `Service as usize`; None where a service was killed or has died. First, so that a drop kills them before the
-    /// folder is given up.
-    slots: [Option<Process>; 3],
+    /// Those that run; one that was killed or has died is not among them. First, so that a drop kills them before the folder
+    /// is given up.
+    processes: BTreeMap<Service, Process>,
     site: Site,
     ports: Ports,
     endpoints: Endpoints,
 }
 
 impl Stack {
-    /// Fetches what is missing and starts the services, side by side; returns when all three serve: Kafka coordinates
-    /// groups, the registry and ClickHouse answer queries. If this fails or is dropped, none of them stays.
+    /// Fetches what is missing and starts the services, side by side; returns when all serve: Kafka coordinates groups and
+    /// all its brokers are in sync, the registry and ClickHouse answer queries. If this fails or is dropped, none of them
+    /// stays.
     pub async fn start(
         options: StackOptions,
         progress: Arc<dyn Progress>,
     ) -> Result<Self, StackError> {
         let site = Site::open(&options, progress).await?;
+        let brokers = site.brokers(options.brokers)?;
         let book = PortBook::new(site.folder.last_ports(), options.ports);
+        let brokers: Vec<_> = (1..=brokers).map(Service::Kafka).collect();
         let ((kafka, on_kafka), (registry, on_registry), (engine, on_engine)) = tokio::try_join!(
-            site.start_anywhere(Service::Kafka, &book),
-            site.start_anywhere(Service::Registry, &book),
-            site.start_anywhere(Service::ClickHouse, &book)
+            site.start_anywhere(&brokers, &book),
+            site.start_anywhere(&[Service::Registry], &book),
+            site.start_anywhere(&[Service::ClickHouse], &book)
         )?;
-        let ports = Ports {
+        let mut ports = Ports {
             registry: on_registry.registry,
             clickhouse: on_engine.clickhouse,
             ..on_kafka
         };
+        if site.security.is_none() {
+            ports.secure_kafka.fill(0);
+        }
         let endpoints = Endpoints::on(&ports);
         site.folder.publish(&ports, &endpoints)?;
         Ok(Self {
             site,
             ports,
             endpoints,
-            slots: [Some(kafka), Some(registry), Some(engine)],
+            processes: kafka.into_iter().chain(registry).chain(engine).collect(),
         })
     }
 
@@ -84,9 +88,14 @@ impl Stack {
         &self.endpoints
     }
 
+    /// All services of this stack, those among them that are down.
+    pub fn services(&self) -> impl Iterator<Item = Service> + use<> {
+        Service::all(self.ports.brokers())
+    }
+
     /// The process of a service; None while it is down.
     pub fn process_id(&self, service: Service) -> Option<u32> {
-        self.slots[service as usize].as_ref().map(Process::id)
+        self.processes.get(&service).map(Process::id)
     }
 
     /// The log file of a service.
@@ -96,22 +105,31 @@ impl Stack {
 
     /// Kills a service with SIGKILL and returns when it is gone. It stays down until [`Stack::restart`].
     pub async fn kill(&mut self, service: Service) -> Result<(), StackError> {
-        if let Some(mut process) = self.slots[service as usize].take() {
+        if let Some(mut process) = self.processes.remove(&service) {
             process.kill().await;
         }
         Ok(())
     }
 
-    /// Starts a service again on its ports and its data, after stopping it if it runs; returns when it serves.
+    /// Starts a service again on its ports and its data, after stopping it if it runs; returns when it serves. A broker
+    /// serves when it is a member of its cluster and, if all others run, all are in sync; it cannot while fewer than half
+    /// of the others run, and is not waited for then.
     pub async fn restart(&mut self, service: Service) -> Result<(), StackError> {
-        if let Some(process) = self.slots[service as usize].take() {
+        assert!(
+            self.services().any(|ours| ours == service),
+            "this stack has no {service}"
+        );
+        if let Some(process) = self.processes.remove(&service) {
             end(service, process).await;
         }
-        self.slots[service as usize] = Some(self.site.start(service, &self.ports).await?);
+        let others = &self.processes;
+        let running = || 1 + running_brokers(others);
+        let process = self.site.start(service, &self.ports, &running).await?;
+        self.processes.insert(service, process);
         Ok(())
     }
 
-    /// Starts ClickHouse again so that it lacks something; the next restart with [`EngineTrouble::None`] mends it.
+    /// Starts ClickHouse again so that it lacks something; the next call with [`EngineTrouble::None`] mends it.
     pub async fn restart_engine(&mut self, trouble: EngineTrouble) -> Result<(), StackError> {
         self.site.trouble = trouble;
         self.restart(Service::ClickHouse).await
@@ -120,326 +138,49 @@ impl Stack {
     /// Waits until a service dies by itself and says which, and how if that is known; each death is told once. Waits for
     /// ever while all are well or down on purpose. Cancel-safe.
     pub async fn supervise(&mut self) -> (Service, Option<ExitStatus>) {
-        let [kafka, registry, engine] = &mut self.slots;
-        let (died, status) = tokio::select! {
-            status = ended(kafka) => (Service::Kafka, status),
-            status = ended(registry) => (Service::Registry, status),
-            status = ended(engine) => (Service::ClickHouse, status),
+        let watch = |(service, process)| watch(service, process);
+        let ended = self.processes.iter_mut().map(watch);
+        let ended = ended.collect::<FuturesUnordered<_>>().next().await;
+        let Some((died, status)) = ended else {
+            return std::future::pending().await;
         };
-        self.slots[died as usize] = None;
+        self.processes.remove(&died);
         (died, status)
     }
 
     /// Stops all services in order, side by side: within a second, or 5 s while a client keeps an idle connection to
     /// ClickHouse open; with SIGKILL those that do not heed.
     pub async fn stop(self) -> Result<(), StackError> {
-        let [kafka, registry, engine] = self.slots;
-        tokio::join!(
-            end_if_running(Service::Kafka, kafka),
-            end_if_running(Service::Registry, registry),
-            end_if_running(Service::ClickHouse, engine)
-        );
+        let ends = self.processes.into_iter();
+        join_all(ends.map(|(service, process)| end(service, process))).await;
         Ok(())
     }
 }
 
-async fn ended(slot: &mut Option<Process>) -> Option<ExitStatus> {
-    match slot {
-        Some(process) => process.wait().await,
-        None => std::future::pending().await,
-    }
+async fn watch(service: &Service, process: &mut Process) -> (Service, Option<ExitStatus>) {
+    (*service, process.wait().await)
 }
 
-async fn end_if_running(service: Service, process: Option<Process>) {
-    if let Some(process) = process {
-        end(service, process).await;
-    }
+/// Brokers that have not ended, be it that nobody was told yet.
+fn running_brokers(processes: &BTreeMap<Service, Process>) -> u8 {
+    let is_broker = |service: &Service| matches!(service, Service::Kafka(_));
+    let running = processes
+        .iter()
+        .filter(|(service, process)| is_broker(service) && process.ended().is_none());
+    u8::try_from(running.count()).unwrap_or(u8::MAX)
 }
 
 async fn end(service: Service, mut process: Process) {
     match service {
-        Service::Kafka | Service::Registry => process.terminate(STOP_PATIENCE).await,
+        Service::Kafka(_) | Service::Registry => process.terminate(STOP_PATIENCE).await,
         // Any signal could fall between a deduplication token and its part; the end of its stdin never does.
         Service::ClickHouse => process.close_stdin(STOP_PATIENCE).await,
-    }
-}
-
-/// All that it takes to start a service, for the first time or again.
-struct Site {
-    folder: Folder,
-    cache: Cache,
-    executable: PathBuf,
-    java: OnceCell<PathBuf>,
-    trouble: EngineTrouble,
-    spawner: Spawner,
-    progress: Arc<dyn Progress>,
-}
-
-impl Site {
-    async fn open(options: &StackOptions, progress: Arc<dyn Progress>) -> Result<Self, StackError> {
-        machine::check()?;
-        let data_dir = options.data_dir.clone();
-        let opened = tokio::task::spawn_blocking(move || Folder::open(&data_dir)).await;
-        let folder = opened
-            .map_err(std::io::Error::other)
-            .doing(|| "opening the data folder")??;
-        for service in Service::ALL {
-            let log = folder.log(service);
-            logs::rotate(&log).doing(|| format!("rotating {}", log.display()))?;
-        }
-        let spawner = Spawner::new().doing(|| "starting a thread")?;
-        let executable = options.executable.clone();
-        let cache_dir = options.cache_dir.clone();
-        let cache = Cache::new(
-            cache_dir,
-            spawner.clone(),
-            Some(executable.clone()),
-            Arc::clone(&progress),
-        )?;
-        let java = java::find();
-        cache.check_clients(java.is_none())?;
-        Ok(Self {
-            folder,
-            cache,
-            executable,
-            java: OnceCell::new_with(java),
-            trouble: EngineTrouble::None,
-            spawner,
-            progress,
-        })
-    }
-
-    /// The Java found on this machine, else the fetched one.
-    async fn java(&self) -> Result<PathBuf, StackError> {
-        let fetch = || async {
-            self.cache
-                .ensure(Part::Java)
-                .await
-                .map(|(home, _)| java::program(&home))
-        };
-        self.java.get_or_try_init(fetch).await.cloned()
-    }
-
-    /// Fetches what a service runs on.
-    async fn install(&self, service: Service) -> Result<(), StackError> {
-        match service {
-            Service::Kafka => {
-                tokio::try_join!(self.cache.ensure(Part::Kafka), self.java()).map(drop)
-            }
-            Service::Registry => {
-                tokio::try_join!(self.cache.ensure(Part::Registry), self.java()).map(drop)
-            }
-            Service::ClickHouse => self.cache.ensure(Part::Engine).await.map(drop),
-        }
-    }
-
-    /// Starts a service on the best ports that can be had, which are chosen only when they are about to be used.
-    async fn start_anywhere(
-        &self,
-        service: Service,
-        book: &PortBook,
-    ) -> Result<(Process, Ports), StackError> {
-        self.install(service).await?;
-        let began = Instant::now();
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let ports = book.take(service)?;
-            match self.start(service, &ports).await {
-                Ok(process) => {
-                    let seconds = began.elapsed().as_secs_f64();
-                    self.progress
-                        .step(&format!("{service} serves after {seconds:.1} s"));
-                    return Ok((process, ports));
-                }
-                Err(StackError::Died { .. })
-                    if tries < PORT_TRIES_MAX && !book.are_free(service, &ports) =>
-                {
-                    self.progress.step(&format!(
-                        "{service}: another program took its port, choosing another"
-                    ));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    async fn start(&self, service: Service, ports: &Ports) -> Result<Process, StackError> {
-        match service {
-            Service::Kafka => self.start_kafka(ports).await,
-            Service::Registry => self.start_registry(ports).await,
-            Service::ClickHouse => self.start_engine(ports).await,
-        }
-    }
-
-    async fn start_kafka(&self, ports: &Ports) -> Result<Process, StackError> {
-        let (java, (libs, _)) = tokio::try_join!(self.java(), self.cache.ensure(Part::Kafka))?;
-        let (data, tmp) = (
-            self.folder.data(Service::Kafka),
-            self.folder.fresh_tmp(Service::Kafka)?,
-        );
-        let log = self.folder.log(Service::Kafka);
-        let start = Start {
-            service: Service::Kafka,
-            log: &log,
-            spawner: &self.spawner,
-        };
-        let node = Node {
-            id: 1,
-            port: ports.kafka,
-            controller_port: ports.controller,
-        };
-        let cluster_id = kafka::prepare(&data, &node, std::slice::from_ref(&node))?;
-        let (node_data, class_path) = (node.data(&data), parts::kafka_class_path(&libs));
-        if !node.is_formatted(&data) {
-            let mut command = self.bound(&java);
-            kafka::complete_format(&mut command, &class_path, &node_data, &tmp, &cluster_id);
-            start.run_to_end(command).await?;
-        }
-        let mut command = self.bound(&java);
-        kafka::complete(&mut command, &class_path, &node_data, &tmp);
-        let address = Endpoints::on(ports).kafka;
-        start
-            .serving(command, |_| kafka::probe(&address, &cluster_id))
-            .await
-    }
-
-    async fn start_registry(&self, ports: &Ports) -> Result<Process, StackError> {
-        let (java, (home, _)) = tokio::try_join!(self.java(), self.cache.ensure(Part::Registry))?;
-        let (data, tmp) = (
-            self.folder.data(Service::Registry),
-            self.folder.fresh_tmp(Service::Registry)?,
-        );
-        std::fs::create_dir_all(&data).doing(|| format!("creating {}", data.display()))?;
-        let log = self.folder.log(Service::Registry);
-        let start = Start {
-            service: Service::Registry,
-            log: &log,
-            spawner: &self.spawner,
-        };
-        let mut command = self.bound(&java);
-        registry::complete(&mut command, &home, &data, &tmp, ports.registry);
-        let endpoints = Endpoints::on(ports);
-        start
-            .serving(command, |from| {
-                registry::probe(&endpoints, ports.registry, &log, from)
-            })
-            .await
-    }
-
-    async fn start_engine(&self, ports: &Ports) -> Result<Process, StackError> {
-        let (home, _) = self.cache.ensure(Part::Engine).await?;
-        let data = self.folder.data(Service::ClickHouse);
-        clickhouse::prepare(&data, self.trouble)?;
-        let log = self.folder.log(Service::ClickHouse);
-        let start = Start {
-            service: Service::ClickHouse,
-            log: &log,
-            spawner: &self.spawner,
-        };
-        let library = parts::engine_library(&home);
-        let mut command =
-            launch::bound_engine(&self.executable, &self.folder.services_lock(), &library);
-        clickhouse::complete(&mut command, &data, ports.clickhouse);
-        let endpoints = Endpoints::on(ports);
-        start
-            .serving(command, |_| clickhouse::probe(&endpoints, &data))
-            .await
-    }
-
-    fn bound(&self, program: &std::path::Path) -> Command {
-        launch::bound(
-            &self.executable,
-            Some(&self.folder.services_lock()),
-            program,
-        )
-    }
-}
-
-/// Gives out ports to services that start side by side, no port twice.
-struct PortBook {
-    /// Those of the last start on the folder, then those that the caller prefers.
-    wishes: Vec<Ports>,
-    given: Mutex<Vec<u16>>,
-}
-
-impl PortBook {
-    fn new(last: Option<Ports>, preferred: Ports) -> Self {
-        Self {
-            wishes: last.into_iter().chain([preferred]).collect(),
-            given: Mutex::default(),
-        }
-    }
-
-    /// Free ports for one service, the others left at 0; other ones at each call.
-    fn take(&self, service: Service) -> Result<Ports, StackError> {
-        let mut ports = Ports::free();
-        for field in Self::fields(service) {
-            let wishes: Vec<u16> = self
-                .wishes
-                .iter()
-                .map(|wish| *field(&mut wish.clone()))
-                .collect();
-            let mut given = self
-                .given
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
-            let port = ports::choose(&wishes, &given).ok_or(StackError::NoPort { service })?;
-            given.push(port);
-            *field(&mut ports) = port;
-        }
-        Ok(ports)
-    }
-
-    fn are_free(&self, service: Service, ports: &Ports) -> bool {
-        Self::fields(service)
-            .iter()
-            .all(|field| ports::is_free(*field(&mut ports.clone())))
-    }
-
-    fn fields(service: Service) -> &'static [fn(&mut Ports) -> &mut u16] {
-        match service {
-            Service::Kafka => &[|ports| &mut ports.kafka, |ports| &mut ports.controller],
-            Service::Registry => &[|ports| &mut ports.registry],
-            Service::ClickHouse => &[|ports| &mut ports.clickhouse],
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_service_gets_ports_of_its_own_and_others_when_it_asks_again() {
-        let book = PortBook::new(None, Ports::free());
-        let mut given = Vec::new();
-        for service in Service::ALL.into_iter().cycle().take(6) {
-            let mut ports = book.take(service).unwrap();
-            assert!(book.are_free(service, &ports));
-            given.extend(
-                PortBook::fields(service)
-                    .iter()
-                    .map(|field| *field(&mut ports)),
-            );
-        }
-        assert_eq!(given.len(), 8);
-        given.sort_unstable();
-        given.dedup();
-        assert_eq!(given.len(), 8);
-    }
-
-    #[test]
-    fn the_ports_of_the_last_start_come_before_the_preferred_ones() {
-        let last = PortBook::new(None, Ports::free())
-            .take(Service::Registry)
-            .unwrap();
-        let book = PortBook::new(Some(last), Ports::default());
-        assert_eq!(
-            book.take(Service::Registry).unwrap().registry,
-            last.registry
-        );
-    }
 
     #[test]
     fn a_start_may_be_moved_to_another_thread() {
@@ -449,6 +190,8 @@ mod tests {
             cache_dir: None,
             executable: PathBuf::new(),
             ports: Ports::free(),
+            brokers: None,
+            security: None,
         };
         is_send(&Stack::start(options, Arc::new(crate::Silent)));
     }

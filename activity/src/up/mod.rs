@@ -69,6 +69,8 @@ pub async fn run(
         cache_dir: None,
         executable: executable.clone(),
         ports: Ports::default(),
+        brokers: args.brokers,
+        security: None,
     };
     let progress = Arc::new(progress::StackProgress::new());
     let mut stack = tokio::select! {

@@ -6,6 +6,7 @@
     reason = "tests"
 )]
 
+mod brokers;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -43,7 +44,7 @@ fn victim(seed: u64, step: u64) -> Victim {
     match step {
         // Both services are among the killed in every run.
         3 => Victim::Service(Service::ClickHouse),
-        6 => Victim::Service(Service::Kafka),
+        6 => Victim::Service(Service::Kafka(1)),
         8 => Victim::Service(Service::ClickHouse),
         _ => Victim::Group((random(seed, step) % groups(&[]).len() as u64) as usize),
     }
@@ -87,7 +88,7 @@ fn what_kafka_does_not_take_in_time_is_counted_as_failed_and_fails_the_run() {
             },
         ));
         alive.cancelled().await;
-        stack.kill(Service::Kafka).await.unwrap();
+        stack.kill(Service::Kafka(1)).await.unwrap();
         let published = tokio::time::timeout(support::PATIENCE, published)
             .await
             .unwrap()

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cells::{Cell, Disturbance};
 use crate::disturb;
-use crate::support::{Consumer, PATIENCE, World, fresh_stack, groups};
+use crate::support::{Consumer, PATIENCE, World, fresh_stack_of, groups};
 
 /// Events per second of a cell's traffic.
 const RATE: f64 = 2_000.0;
@@ -59,7 +59,7 @@ impl Outcome {
 
 /// One stack at a time, for all cells until one breaks it.
 pub struct Bench {
-    stack: Option<Stack>,
+    stack: Option<(u8, Stack)>,
 }
 
 impl Bench {
@@ -69,16 +69,20 @@ impl Bench {
 
     /// Runs a cell; whatever goes wrong is in the outcome.
     pub async fn run(&mut self, cell: &Cell) -> Outcome {
+        let brokers = cell.brokers();
         let mut stack = match self.stack.take() {
-            Some(stack) => stack,
-            None => fresh_stack("matrix").await,
+            Some((running, stack)) if running == brokers => stack,
+            other => {
+                drop(other);
+                fresh_stack_of(&format!("matrix_{brokers}"), brokers).await
+            }
         };
         let ran = AssertUnwindSafe(attempt(&mut stack, cell))
             .catch_unwind()
             .await;
         match ran {
             Ok(outcome) => {
-                self.stack = Some(stack);
+                self.stack = Some((brokers, stack));
                 outcome
             }
             Err(panic) => Outcome {
@@ -89,7 +93,7 @@ impl Bench {
     }
 
     pub async fn end(self) {
-        if let Some(stack) = self.stack {
+        if let Some((_, stack)) = self.stack {
             stack.stop().await.unwrap();
         }
     }

@@ -37,6 +37,12 @@ pub enum Disturbance {
     EngineDown,
     /// The broker is killed and started again.
     BrokerKilled,
+    /// The broker that leads the group is killed, two of three go on; it comes back.
+    OneOfThreeBrokersKilled,
+    /// All three brokers are killed, and started again.
+    AllBrokersKilled,
+    /// The three brokers are restarted in order, one after the other.
+    BrokersRolled,
     /// The registry is down when the group starts, and comes 3 s later.
     RegistryDown,
     /// The registry does not answer for 5 s.
@@ -98,6 +104,16 @@ impl Cell {
         self.at.map(|(point, _)| point)
     }
 
+    /// Brokers of its stack.
+    pub fn brokers(&self) -> u8 {
+        match self.disturbance {
+            Disturbance::OneOfThreeBrokersKilled
+            | Disturbance::AllBrokersKilled
+            | Disturbance::BrokersRolled => 3,
+            _ => 1,
+        }
+    }
+
     /// Fit for a database's name.
     pub fn name(&self) -> String {
         let disturbance =
@@ -139,6 +155,11 @@ impl Cell {
             Disturbance::EngineFileSize => "ClickHouse is not allowed to write to files, 5 s",
             Disturbance::EngineDown => "ClickHouse is killed and stays away for 60 s",
             Disturbance::BrokerKilled => "the only broker is killed and started again",
+            Disturbance::OneOfThreeBrokersKilled => {
+                "one of three brokers is killed, and comes back"
+            }
+            Disturbance::AllBrokersKilled => "all three brokers are killed and started again",
+            Disturbance::BrokersRolled => "three brokers are restarted, one after the other",
             Disturbance::RegistryDown => {
                 "the registry is down when the group starts, and comes 3 s later"
             }
@@ -221,6 +242,9 @@ pub fn all() -> Vec<Cell> {
         Cell::new(D::EngineFileSize, None),
         Cell::new(D::EngineDown, None),
         Cell::new(D::BrokerKilled, None),
+        Cell::new(D::OneOfThreeBrokersKilled, None),
+        Cell::new(D::AllBrokersKilled, None),
+        Cell::new(D::BrokersRolled, None),
         Cell::new(D::RegistryDown, None).short(),
         Cell::new(D::RegistrySlow, None),
         Cell::new(D::UnknownIds, None).malformed(0.1),

@@ -68,9 +68,41 @@ pub async fn run(stack: &mut Stack, scene: &mut Scene) {
             scene.start();
             scene.settles().await;
             scene.disturbed().await;
-            stack.kill(Service::Kafka).await.unwrap();
+            stack.kill(Service::Kafka(1)).await.unwrap();
             scene.kills += 1;
-            stack.restart(Service::Kafka).await.unwrap();
+            stack.restart(Service::Kafka(1)).await.unwrap();
+        }
+        Disturbance::OneOfThreeBrokersKilled => {
+            scene.start();
+            scene.settles().await;
+            for broker in 1..=3 {
+                scene.disturbed().await;
+                stack.kill(Service::Kafka(broker)).await.unwrap();
+                scene.kills += 1;
+                // Without it, first.
+                scene.recovered().await;
+                stack.restart(Service::Kafka(broker)).await.unwrap();
+            }
+        }
+        Disturbance::AllBrokersKilled => {
+            scene.start();
+            scene.settles().await;
+            scene.disturbed().await;
+            for broker in 1..=3 {
+                stack.kill(Service::Kafka(broker)).await.unwrap();
+                scene.kills += 1;
+            }
+            for broker in 1..=3 {
+                stack.restart(Service::Kafka(broker)).await.unwrap();
+            }
+        }
+        Disturbance::BrokersRolled => {
+            scene.start();
+            scene.settles().await;
+            scene.disturbed().await;
+            for broker in 1..=3 {
+                stack.restart(Service::Kafka(broker)).await.unwrap();
+            }
         }
         Disturbance::RegistryDown => registry_down(stack, scene).await,
         Disturbance::RegistrySlow => {

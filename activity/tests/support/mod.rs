@@ -23,6 +23,11 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Starts a stack on a fresh folder of the target directory.
 pub async fn fresh_stack(name: &str) -> Stack {
+    fresh_stack_of(name, 1).await
+}
+
+/// The same with so many brokers.
+pub async fn fresh_stack_of(name: &str, brokers: u8) -> Stack {
     let data_dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = std::fs::remove_dir_all(&data_dir);
     let options = StackOptions {
@@ -30,6 +35,8 @@ pub async fn fresh_stack(name: &str) -> Stack {
         cache_dir: None,
         executable: ACTIVITY.into(),
         ports: Ports::free(),
+        brokers: Some(brokers),
+        security: None,
     };
     Stack::start(options, Arc::new(Silent)).await.unwrap()
 }

@@ -126,6 +126,39 @@ fn a_killed_group_is_started_again_and_a_killed_up_leaves_nobody_behind_and_clea
     up.end_with_ctrl_c();
 }
 
+#[test]
+fn a_broker_of_three_that_dies_is_named_and_comes_back_and_the_folder_keeps_its_three() {
+    let _alone = alone();
+    let folder = fresh_folder("up_brokers");
+    let mut up = Up::start(&folder, &["--brokers", "3", "--no-traffic"]);
+    up.ready();
+    let killed = up.broker(2).expect("broker 2 runs");
+    signal(killed.id, "KILL");
+    up.until("another process is broker 2", |up| {
+        up.broker(2).is_some_and(|broker| broker != killed)
+    });
+    let said = fs::read_to_string(&up.stderr).unwrap();
+    assert!(said.contains("kafka-2 ended by itself"), "{said}");
+    up.produce(500);
+    up.until("all groups have caught up", |up| lag(up) == 0);
+    assert_clean(&up.json(&["verify"]), 500);
+    up.end_with_ctrl_c();
+
+    let mut single = Up::start_beside(&folder, "single", &["--brokers", "1", "--no-traffic"]);
+    assert_eq!(single.exit_code_within(PATIENCE), Some(1));
+    let refused = fs::read_to_string(&single.stderr).unwrap();
+    assert!(
+        refused.contains("begun with 3") && refused.contains("--fresh"),
+        "{refused}"
+    );
+
+    let mut up = Up::start(&folder, &["--no-traffic"]);
+    up.ready();
+    assert!(up.broker(3).is_some(), "{}", up.tails());
+    assert_clean(&up.json(&["verify"]), 500);
+    up.end_with_ctrl_c();
+}
+
 /// Listens on a port that becomes free in this moment, if it does.
 fn take(address: &str) -> Option<TcpListener> {
     let began = Instant::now();

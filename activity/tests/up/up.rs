@@ -149,6 +149,14 @@ impl Up {
         processes.find(|process| process.command.contains(&command))
     }
 
+    pub fn broker(&self, number: u8) -> Option<Running> {
+        let tmp = format!("/tmp/kafka-{number} ");
+        let mut processes = self.descendants().into_iter();
+        processes.find(|process| {
+            process.command.contains(&tmp) && process.command.contains(" kafka.Kafka ")
+        })
+    }
+
     /// The last lines of what it and all that it started have said.
     pub fn tails(&self) -> String {
         let logs = fs::read_dir(self.data_dir.join("logs"))
