@@ -199,13 +199,13 @@ mod tests {
     #[test]
     fn people_see_the_first_places_and_how_many_more_there_are() {
         let finding = Finding {
-            subject: Subject::new(Kind::Missing, What::Table, "clicks", "rows are missing"),
+            subject: Subject::new(Kind::Missing, What::Table, "clicks", "missing rows"),
             topic: "activity.clicks".into(),
             partition: 0,
             start: 0,
             end: 1,
             count: 1,
-            words: "clicks: activity.clicks/0, offset 0: 1 rows are missing".into(),
+            words: "clicks, activity.clicks/0, offset 0: missing rows: 1".into(),
         };
         let mut group = GroupReport {
             group: "analytics".into(),

@@ -121,7 +121,7 @@ impl PartitionLetters<'_> {
             letters.expired = missing;
         } else {
             findings.add(
-                subject(Kind::Missing, "rejected messages have no dead letter"),
+                subject(Kind::Missing, "rejected messages without a dead letter"),
                 range.start,
                 range.end,
                 missing,
@@ -138,7 +138,7 @@ impl PartitionLetters<'_> {
             findings.add(
                 subject(
                     Kind::Unexpected,
-                    "dead letters of messages that the ledger does not count as rejected",
+                    "dead letters of messages that were not rejected",
                 ),
                 first,
                 last + 1,
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!((counted.there, findings.missing), (1, 1));
         assert_eq!(
             findings.into_list()[0].words,
-            "dead: t/0, offsets 10 to 19: 1 rejected messages have no dead letter"
+            "dead, t/0, offsets 10 to 19: rejected messages without a dead letter: 1"
         );
     }
 

@@ -74,7 +74,7 @@ impl Counting {
             _ => {
                 let subject = self.subject(
                     Kind::Unexpected,
-                    "derived messages are of offsets in no range of the ledger",
+                    "messages of offsets in no range of the ledger",
                 );
                 self.findings.add(subject, offset, offset + 1, 1);
             }
@@ -106,13 +106,10 @@ impl Counting {
         if missing > 0 && horizon.may_have_lost(range.claimed_at_ms) {
             self.expired += missing;
         } else {
-            let subject = self.subject(Kind::Missing, "derived messages are missing");
+            let subject = self.subject(Kind::Missing, "missing messages");
             self.findings.add(subject, range.start, range.end, missing);
         }
-        let subject = self.subject(
-            Kind::Unexpected,
-            "derived messages more than the ledger knows",
-        );
+        let subject = self.subject(Kind::Unexpected, "messages beyond the count of the ledger");
         let surplus = range.found.saturating_sub(range.expected);
         self.findings.add(subject, range.start, range.end, surplus);
     }
@@ -390,7 +387,7 @@ mod tests {
         let list = counting.findings.into_list();
         assert_eq!(
             list[0].words,
-            "internal: source/0, offsets 0 to 9: 1 derived messages are missing"
+            "internal, source/0, offsets 0 to 9: missing messages: 1"
         );
         assert_eq!((list[1].start, list[1].end), (10, 20));
     }

@@ -1,7 +1,7 @@
 //! What is wrong, and where. Pure.
 //!
-//! Counts are exact however much is wrong; of the places the first [`FINDINGS_MAX`] of each partition are kept, so that a table that is gone altogether cannot fill
-//! the memory with its holes.
+//! Counts are exact however much is wrong; of the places the first [`FINDINGS_MAX`] of each partition are kept, so that a table that is gone altogether
+//! cannot fill the memory with its holes.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -47,7 +47,7 @@ pub struct Subject {
     pub what: What,
     /// Its name: of a table, or the full name of a topic; `ledger` for the ledger.
     pub name: String,
-    /// What is wrong, to be read after the count: `rows are missing`.
+    /// What is counted: `missing rows`.
     #[serde(skip)]
     pub note: Cow<'static, str>,
 }
@@ -88,13 +88,13 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Subject { name, note, .. } = &self.subject;
         let (topic, partition, start) = (&self.topic, self.partition, self.start);
-        write!(f, "{name}: {topic}/{partition}, ")?;
+        write!(f, "{name}, {topic}/{partition}, ")?;
         if self.end - start <= 1 {
             write!(f, "offset {start}: ")?;
         } else {
             write!(f, "offsets {start} to {}: ", self.end - 1)?;
         }
-        write!(f, "{} {note}", self.count)
+        write!(f, "{note}: {}", self.count)
     }
 }
 
@@ -193,9 +193,9 @@ mod tests {
         assert_eq!(
             words,
             [
-                "clicks: t/1, offsets 0 to 19: 5 rows",
-                "clicks: t/1, offset 3: 1 rows",
-                "clicks: t/1, offset 21: 1 rows"
+                "clicks, t/1, offsets 0 to 19: rows: 5",
+                "clicks, t/1, offset 3: rows: 1",
+                "clicks, t/1, offset 21: rows: 1"
             ]
         );
     }
@@ -220,7 +220,7 @@ mod tests {
             json,
             serde_json::json!([{
                 "kind": "unexpected", "what": "table", "name": "clicks", "topic": "activity.clicks", "partition": 2,
-                "start": 5, "end": 9, "count": 3, "words": "clicks: activity.clicks/2, offsets 5 to 8: 3 rows"
+                "start": 5, "end": 9, "count": 3, "words": "clicks, activity.clicks/2, offsets 5 to 8: rows: 3"
             }])
         );
     }

@@ -191,7 +191,7 @@ impl Tiling {
             let end = covered.min(range.end);
             let overlap = (end - range.start).max(0) as u64;
             findings.add(
-                ledger(Kind::Duplicate, "offsets lie in two ranges of the ledger"),
+                ledger(Kind::Duplicate, "offsets in two ranges"),
                 range.start,
                 end,
                 overlap,
@@ -201,19 +201,13 @@ impl Tiling {
         // Topics of ours are neither compacted nor written in transactions: each offset is a message.
         let (offsets, told) = (range.offsets(), range.events + range.lost);
         findings.add(
-            ledger(
-                Kind::Missing,
-                "offsets of ranges of the ledger gave no message",
-            ),
+            ledger(Kind::Missing, "offsets without a message"),
             range.start,
             range.end,
             offsets.saturating_sub(told),
         );
         findings.add(
-            ledger(
-                Kind::Unexpected,
-                "messages more in ranges of the ledger than offsets",
-            ),
+            ledger(Kind::Unexpected, "messages more than offsets"),
             range.start,
             range.end,
             told.saturating_sub(offsets),
@@ -226,14 +220,10 @@ impl Tiling {
     }
 
     fn uncovered_up_to(&mut self, end: i64, findings: &mut Findings) {
-        let start = self
-            .covered
-            .map_or(self.must_from, |covered| covered.max(self.must_from));
+        // What lies between two ranges is missing even where the log itself has forgotten it.
+        let start = self.covered.unwrap_or(self.must_from);
         findings.add(
-            ledger(
-                Kind::Missing,
-                "offsets are committed but in no range of the ledger",
-            ),
+            ledger(Kind::Missing, "committed offsets in no range"),
             start,
             end,
             (end - start).max(0) as u64,
@@ -321,6 +311,17 @@ mod tests {
     }
 
     #[test]
+    fn a_hole_that_the_log_has_forgotten_is_missing_still() {
+        let mut findings = Findings::new("t", 0);
+        let mut tiling = Tiling::new(Span::whole(90, 100));
+        for range in [range(0, 40), range(45, 100)] {
+            tiling.take(&range, &mut findings);
+        }
+        tiling.finish(&mut findings);
+        assert_eq!(places(findings), [(Kind::Missing, 40, 45, 5)]);
+    }
+
+    #[test]
     fn a_hole_and_an_overlap_do_not_cancel_out() {
         assert_eq!(
             places(judged(&[
@@ -371,7 +372,8 @@ mod tests {
             let cover = |offset: i64| ranges.iter().filter(|range| (range.start..range.end).contains(&offset)).count() as u64;
             // Above the committed offset only a range that begins above a hole says that the hole matters.
             let last = ranges.iter().map(|range| range.start).max().unwrap_or(0).max(committed);
-            let missing = (first..last).filter(|offset| cover(*offset) == 0).count() as u64;
+            let begin = ranges.first().map_or(first, |range| range.start.min(first));
+            let missing = (begin..last).filter(|offset| cover(*offset) == 0).count() as u64;
             let duplicate: u64 = (0..200).map(|offset| cover(offset).saturating_sub(1)).sum();
             prop_assert_eq!(findings.missing, missing);
             prop_assert_eq!(findings.duplicate, duplicate);

@@ -3,7 +3,7 @@
 //!
 //! - The ledger's ranges tile [first, committed) without gap or overlap, and hold as many messages as offsets ([`ledger`]).
 //! - Each table holds each (`_topic`, `_partition`, `_offset`, `_n`) once, and of each range as many rows as the ledger counted; none of another epoch, none
-//!   outside of the ranges ([`tables`]).
+//!   outside of the ranges ([`tables`], [`segments`]).
 //! - Each reject is in the dead-letter topic ([`dead_letters`]), each derived message in the internal topic ([`derived`]).
 //!
 //! Memory is bounded here and in ClickHouse: ranges are read page by page, rows are counted window by window on the server, topics are read once as a stream.
@@ -16,6 +16,7 @@ mod ledger;
 mod log;
 mod progress;
 mod scope;
+mod segments;
 mod tables;
 
 use std::collections::BTreeMap;
