@@ -11,6 +11,7 @@ use crate::service::{get, isolate};
 use crate::{Endpoints, StackError};
 
 const CONFIG: &str = "config.xml";
+const USERS: &str = "users.xml";
 const DATABASE: &str = "database";
 const MEMORY_BYTES_MAX: u64 = 4 << 30;
 const MEMORY_BYTES_MIN: u64 = 1 << 30;
@@ -50,9 +51,7 @@ impl EngineTrouble {
 }
 
 /// The engine's settings. Without a file it would have no limits.
-fn config(memory_bytes_max: u64, users: &[User], trouble: EngineTrouble) -> String {
-    let users: String = users.iter().map(user).collect();
-    let profile = trouble.profile();
+fn config(memory_bytes_max: u64) -> String {
     format!(
         r#"<!-- written at each start -->
 <clickhouse>
@@ -76,6 +75,21 @@ fn config(memory_bytes_max: u64, users: &[User], trouble: EngineTrouble) -> Stri
 
     <!-- No log tables: each exists only where it is configured. The engine forgets those of `system` when it ends but leaves their data, and then fails at
          every flush to make them again. -->
+
+    <!-- The engine ignores users and profiles in this file. -->
+    <users_config>{USERS}</users_config>
+</clickhouse>
+"#
+    )
+}
+
+/// Who may come in, and what holds for their queries.
+fn users(users: &[User], trouble: EngineTrouble) -> String {
+    let users: String = users.iter().map(user).collect();
+    let profile = trouble.profile();
+    format!(
+        r#"<!-- written at each start -->
+<clickhouse>
     <profiles>
         <default>
             <log_queries>0</log_queries>{profile}
@@ -137,16 +151,17 @@ pub(crate) fn prepare(
     security: Option<&Security>,
     trouble: EngineTrouble,
 ) -> Result<(), StackError> {
-    let path = folder.join(CONFIG);
-    let users = security.map_or(&[][..], |security| &security.users);
-    fs::create_dir_all(folder)
-        .and_then(|()| {
-            fs::write(
-                &path,
-                config(memory_bytes_max(machine_bytes()), users, trouble),
-            )
-        })
-        .doing(|| format!("writing {}", path.display()))
+    let added = security.map_or(&[][..], |security| &security.users);
+    let files = [
+        (CONFIG, config(memory_bytes_max(machine_bytes()))),
+        (USERS, users(added, trouble)),
+    ];
+    fs::create_dir_all(folder).doing(|| format!("creating {}", folder.display()))?;
+    for (name, text) in files {
+        let path = folder.join(name);
+        fs::write(&path, text).doing(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn database(folder: &Path) -> PathBuf {
@@ -198,6 +213,17 @@ mod tests {
         assert_eq!(memory_bytes_max(gib), gib);
         assert_eq!(memory_bytes_max(6 * gib), 3 * gib);
         assert_eq!(memory_bytes_max(256 * gib), 4 * gib);
+    }
+
+    #[test]
+    fn a_user_of_the_stack_is_one_of_the_engine() {
+        let alice = User {
+            name: "alice".to_owned(),
+            password: "wonderland".to_owned(),
+        };
+        let text = users(&[alice]);
+        assert!(text.contains("<alice>") && text.contains("<password>wonderland</password>"));
+        assert!(!users(&[]).contains("wonderland"));
     }
 
     #[test]
