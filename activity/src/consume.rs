@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use activity_consumers::{GROUPS, Group};
+use activity_platform::clickhouse::Database;
 use activity_platform::health::{self, Readiness};
+use activity_platform::kafka;
 use activity_platform::metrics::Metrics;
+use activity_platform::registry::Registry;
 use activity_platform::settings::Targets;
 use activity_runtime::Clients;
 use anyhow::Context;
@@ -28,10 +31,10 @@ pub async fn run(
     targets: Targets,
     stop: CancellationToken,
 ) -> anyhow::Result<Verdict> {
-    // Before anything starts: a missing address is wrong use, not something to wait for.
-    targets.kafka.brokers()?;
-    targets.registry.url()?;
-    targets.clickhouse.url()?;
+    // Before anything starts: a missing address or an unreadable file is wrong use, not something to wait for.
+    kafka::client_config(&targets.kafka)?;
+    Registry::new(&targets.registry)?;
+    Database::new(&targets.clickhouse)?;
     let metrics = Arc::new(Metrics::new()?);
     let readiness = Readiness::default();
     let address = args.metrics.metrics;

@@ -13,6 +13,7 @@ mod verify;
 use std::process::ExitCode;
 
 use activity_devstack::find_running;
+use activity_platform::advice::after_io;
 use activity_platform::settings::Targets;
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches};
@@ -37,10 +38,28 @@ fn main() -> ExitCode {
         Ok(Verdict::Failed) => ExitCode::from(1),
         Ok(Verdict::Found) => ExitCode::from(3),
         Err(error) => {
-            eprintln!("activity: {error:#}");
+            eprintln!("activity: {}", in_words(&error));
             ExitCode::from(1)
         }
     }
+}
+
+/// An error and its causes, those left out that are in its text already, and what to do where the operating system refuses.
+fn in_words(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.push_str(&format!(": {cause}"));
+        }
+    }
+    let refused = error.root_cause().downcast_ref::<std::io::Error>();
+    let hint = refused.map(after_io).unwrap_or_default();
+    if !text.ends_with(&hint) {
+        text.push_str(&hint);
+    }
+    text
 }
 
 fn run() -> anyhow::Result<Verdict> {

@@ -221,9 +221,9 @@ mod tests {
             name: "alice".to_owned(),
             password: "wonderland".to_owned(),
         };
-        let text = users(&[alice]);
+        let text = users(&[alice], EngineTrouble::None);
         assert!(text.contains("<alice>") && text.contains("<password>wonderland</password>"));
-        assert!(!users(&[]).contains("wonderland"));
+        assert!(!users(&[], EngineTrouble::None).contains("wonderland"));
     }
 
     #[test]

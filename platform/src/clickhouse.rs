@@ -6,8 +6,11 @@ use bytes::Bytes;
 use clickhouse::error::Error as ClientError;
 use serde::de::DeserializeOwned;
 
+use crate::advice::{Known, after_clickhouse, after_connection, is_fatal};
 use crate::fault::{self, Point};
-use crate::settings::{ClickHouseSettings, MissingAddress};
+use crate::http::{chain, clickhouse_over_tls};
+use crate::security::{certificates, http_problem, password};
+use crate::settings::{ClickHouseSettings, SettingsError};
 
 /// Longest slice of a block that is handed to the HTTP client at once.
 const SLICE_BYTES_MAX: usize = 1024 * 1024;
@@ -20,22 +23,14 @@ const PATIENCE_STEP: Duration = Duration::from_millis(200);
 /// What goes wrong with ClickHouse.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No ClickHouse was given.
+    /// No ClickHouse was given, or it cannot be spoken to as configured.
     #[error(transparent)]
-    Address(#[from] MissingAddress),
-    /// The password file cannot be read.
-    #[error("clickhouse password file {path}: {error}")]
-    Password {
-        /// Its path.
-        path: String,
-        /// Why.
-        error: std::io::Error,
-    },
+    Settings(#[from] SettingsError),
     /// It does not answer. Whether an insert took effect is then unknown.
-    #[error("clickhouse does not answer: {0}")]
+    #[error("clickhouse does not answer: {0}{hint}", hint = after_connection(.0))]
     Unreachable(String),
     /// It answered with an error. An insert may still have taken effect in part.
-    #[error("clickhouse: {0}")]
+    #[error("clickhouse: {0}{hint}", hint = after_clickhouse(.0))]
     Server(String),
     /// It answered something else than was asked for.
     #[error("clickhouse answered unexpectedly: {0}")]
@@ -46,7 +41,7 @@ impl From<ClientError> for Error {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::BadResponse(text) => Error::Server(text.trim().to_owned()),
-            ClientError::Network(cause) => Error::Unreachable(cause.to_string()),
+            ClientError::Network(cause) => Error::Unreachable(chain(&*cause)),
             ClientError::TimedOut => Error::Unreachable("timeout expired".to_owned()),
             other => Error::Answer(other.to_string()),
         }
@@ -78,19 +73,26 @@ impl Database {
     /// Makes the client; nothing is sent yet.
     ///
     /// # Errors
-    /// If no ClickHouse was given or the password file cannot be read.
+    /// If no ClickHouse was given, or the settings do not fit together or name a file that cannot be read.
     pub fn new(settings: &ClickHouseSettings) -> Result<Self, Error> {
-        let mut client = clickhouse::Client::default()
-            .with_url(settings.url()?)
+        let url = settings.url().map_err(SettingsError::from)?;
+        let ca_file = settings.clickhouse_ca_file.as_deref();
+        if let Some(problem) = http_problem("clickhouse", url, ca_file) {
+            return Err(SettingsError::Wrong(problem).into());
+        }
+        let client = if url.starts_with("https") {
+            let authorities = ca_file.map(|path| certificates("--clickhouse-ca-file", path));
+            clickhouse_over_tls(authorities.transpose()?)?
+        } else {
+            clickhouse::Client::default()
+        };
+        let mut client = client
+            .with_url(url)
             .with_user(&settings.clickhouse_user)
             // LZ4 costs CPU and saves nothing on loopback.
             .with_compression(clickhouse::Compression::None);
         if let Some(path) = &settings.clickhouse_password_file {
-            let password = std::fs::read_to_string(path).map_err(|error| Error::Password {
-                path: path.display().to_string(),
-                error,
-            })?;
-            client = client.with_password(password.trim_end());
+            client = client.with_password(password("--clickhouse-password-file", path)?);
         }
         Ok(Self {
             client,
@@ -147,7 +149,10 @@ impl Database {
         let began = Instant::now();
         loop {
             match ask().await {
-                Err(Error::Unreachable(_)) if began.elapsed() < self.patience => {
+                Err(Error::Unreachable(why))
+                    // A certificate that is not trusted stays so.
+                    if !is_fatal(Known::Tls(&why)) && began.elapsed() < self.patience =>
+                {
                     tokio::time::sleep(PATIENCE_STEP).await;
                 }
                 answered => return answered,

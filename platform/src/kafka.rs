@@ -5,13 +5,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::{FromClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::config::{FromClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use crate::settings::{KafkaSettings, MissingAddress};
+use crate::advice::{Known, advise, after_kafka, after_kafka_code, is_fatal};
+use crate::settings::{KafkaSettings, SettingsError};
 
 /// How long a metadata or watermark request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -19,20 +20,31 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// What goes wrong with Kafka.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No brokers were given.
+    /// No brokers were given, or they cannot be spoken to as configured.
     #[error(transparent)]
-    Address(#[from] MissingAddress),
+    Settings(#[from] SettingsError),
     /// A call failed.
-    #[error("kafka: {0}")]
+    #[error("kafka: {0}{hint}", hint = after_kafka(.0))]
     Kafka(#[from] KafkaError),
+    /// No broker lets us in, and says why.
+    #[error("kafka: {reason}{hint}", hint = after_kafka_code(*code))]
+    Refused {
+        /// librdkafka's error.
+        code: RDKafkaErrorCode,
+        /// What it says.
+        reason: String,
+    },
     /// One topic could not be created.
-    #[error("topic {topic} could not be created: {code}")]
+    #[error("topic {topic} could not be created: {code}{hint}", hint = after_kafka_code(*code))]
     Topic {
         /// Its full name.
         topic: String,
         /// Kafka's error.
         code: RDKafkaErrorCode,
     },
+    /// A worker thread ended early.
+    #[error("a worker thread ended: {0}")]
+    Worker(#[from] tokio::task::JoinError),
     /// A topic that must be there is not.
     #[error("topic {topic} does not exist: run `activity setup`")]
     NoSuchTopic {
@@ -44,8 +56,8 @@ pub enum Error {
 /// What every client of ours has in common.
 ///
 /// # Errors
-/// If no brokers were given.
-pub fn client_config(settings: &KafkaSettings) -> Result<ClientConfig, MissingAddress> {
+/// If no brokers were given, or settings of TLS and users do not fit together or name a file that cannot be read.
+pub fn client_config(settings: &KafkaSettings) -> Result<ClientConfig, SettingsError> {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", settings.brokers()?)
@@ -54,14 +66,15 @@ pub fn client_config(settings: &KafkaSettings) -> Result<ClientConfig, MissingAd
         .set("reconnect.backoff.max.ms", "1000")
         .set("allow.auto.create.topics", "false")
         .set("topic.metadata.refresh.interval.ms", "60000");
+    settings.security.apply(&mut config)?;
     Ok(config)
 }
 
 /// A producer that loses nothing and doubles nothing: idempotent, all replicas, Java's partitioning.
 ///
 /// # Errors
-/// If no brokers were given.
-pub fn producer_config(settings: &KafkaSettings) -> Result<ClientConfig, MissingAddress> {
+/// As [`client_config`].
+pub fn producer_config(settings: &KafkaSettings) -> Result<ClientConfig, SettingsError> {
     let mut config = client_config(settings)?;
     config
         .set("enable.idempotence", "true")
@@ -94,6 +107,9 @@ pub async fn create_topics(
     settings: &KafkaSettings,
     topics: &[TopicToCreate],
 ) -> Result<Vec<String>, Error> {
+    let looked = settings.clone();
+    // The admin client alone would say after a while that time is up, not that the password is wrong.
+    tokio::task::spawn_blocking(move || reach(&looked)).await??;
     let admin = admin(settings)?;
     let new_topics: Vec<NewTopic<'_>> = topics
         .iter()
@@ -131,22 +147,22 @@ pub struct Watermarks {
 
 /// Reads what the brokers know of topics and groups. Blocking: call it off the async threads.
 pub struct Inspector {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Heard>,
 }
 
 impl Inspector {
     /// A client that can look at one group; it never joins.
     ///
     /// # Errors
-    /// If no brokers were given, or the client cannot be made.
+    /// If no brokers were given, the client cannot be made, or no broker lets it in.
     pub fn new(settings: &KafkaSettings, group_id: &str) -> Result<Self, Error> {
         let mut config = client_config(settings)?;
         config
             .set("group.id", group_id)
             .set("enable.auto.commit", "false");
-        Ok(Self {
-            consumer: BaseConsumer::from_config(&config)?,
-        })
+        let consumer = BaseConsumer::from_config_and_context(&config, Heard::default())?;
+        let_in(&consumer)?;
+        Ok(Self { consumer })
     }
 
     /// Number of partitions of a topic.
@@ -240,6 +256,95 @@ pub struct Committed {
     pub metadata: String,
 }
 
+/// Waits until a broker answers. Blocking.
+///
+/// # Errors
+/// If none does in time, or says before that why it does not.
+pub fn reach(settings: &KafkaSettings) -> Result<(), Error> {
+    Inspector::new(settings, "activity.reach").map(drop)
+}
+
+/// How long one attempt of [`let_in`] waits.
+const LET_IN_STEP: Duration = Duration::from_millis(500);
+
+fn let_in(consumer: &BaseConsumer<Heard>) -> Result<(), Error> {
+    let began = Instant::now();
+    loop {
+        // Of a topic that every Kafka may have: the list of all would be large.
+        let asked = consumer.fetch_metadata(Some("__consumer_offsets"), LET_IN_STEP);
+        let Err(error) = asked else { return Ok(()) };
+        // What the client has met arrives here.
+        while consumer.poll(Duration::ZERO).is_some() {}
+        if let Some((code, reason)) = consumer.context().refusal()
+            && began.elapsed() > certain_after(code)
+        {
+            return Err(Error::Refused { code, reason });
+        }
+        if began.elapsed() > REQUEST_TIMEOUT {
+            return Err(error.into());
+        }
+    }
+}
+
+/// How long a refusal must go on before it is believed: another broker may let us in, and a broker that closes connections may only be restarting.
+fn certain_after(code: RDKafkaErrorCode) -> Duration {
+    if is_fatal(Known::Kafka(code)) {
+        LET_IN_STEP
+    } else {
+        LET_IN_STEP * 6
+    }
+}
+
+/// Remembers what says why brokers do not let us in.
+#[derive(Default)]
+struct Heard(Mutex<Option<(RDKafkaErrorCode, String)>>);
+
+impl Heard {
+    /// The last one; librdkafka does not repeat it while it stays the same.
+    fn refusal(&self) -> Option<(RDKafkaErrorCode, String)> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl ClientContext for Heard {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_line(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if let Some(code) = refusal(&error, reason) {
+            let heard = Some((code, reason.to_owned()));
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = heard;
+        }
+    }
+}
+
+impl ConsumerContext for Heard {}
+
+/// The code of an error that does not pass by itself. A connection that is closed at once passes for one where librdkafka suspects the protocol.
+fn refusal(error: &KafkaError, reason: &str) -> Option<RDKafkaErrorCode> {
+    error.rdkafka_error_code().filter(|code| match code {
+        RDKafkaErrorCode::Resolve
+        | RDKafkaErrorCode::SSL
+        | RDKafkaErrorCode::Authentication
+        | RDKafkaErrorCode::TopicAuthorizationFailed
+        | RDKafkaErrorCode::GroupAuthorizationFailed => true,
+        RDKafkaErrorCode::BrokerTransportFailure => {
+            reason.contains("security.protocol") || reason.contains("SSL_HANDSHAKE")
+        }
+        _ => false,
+    })
+}
+
+/// Why brokers do not let a client in, and what to do, if an error that librdkafka reports beside calls says so.
+pub fn refused(error: &KafkaError, reason: &str) -> Option<String> {
+    let code = refusal(error, reason)?;
+    Some(format!("kafka: {reason}{}", after_kafka_code(code)))
+}
+
 /// One line of librdkafka's log. It calls every lost connection an error, although it mends them itself: those are ours to know, not the operator's.
 pub fn log_line(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
@@ -254,9 +359,12 @@ pub fn log_line(level: RDKafkaLogLevel, facility: &str, message: &str) {
 /// An outage is said once in this time: each client says it several times a second.
 const OUTAGE_SAID_FOR: Duration = Duration::from_secs(30);
 
-fn is_news() -> bool {
-    static SAID: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+type Said = Mutex<Option<Instant>>;
+static UNREACHABLE_SAID: Said = Mutex::new(None);
+static REFUSED_SAID: Said = Mutex::new(None);
+
+fn is_news(said: &Said) -> bool {
+    let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
     let news = said.is_none_or(|at| at.elapsed() >= OUTAGE_SAID_FOR);
     if news {
         *said = Some(Instant::now());
@@ -267,15 +375,24 @@ fn is_news() -> bool {
 /// An error that librdkafka reports beside calls.
 pub fn client_error(error: &KafkaError, reason: &str) {
     match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::AllBrokersDown) if is_news() => {
+        Some(code) if refusal(error, reason).is_some() && is_fatal(Known::Kafka(code)) => {
+            if is_news(&REFUSED_SAID) {
+                tracing::warn!("kafka: {reason}{}; trying again", after_kafka_code(code));
+            }
+        }
+        Some(RDKafkaErrorCode::AllBrokersDown) if is_news(&UNREACHABLE_SAID) => {
             tracing::warn!(reason, "no broker can be reached; trying again")
         }
-        Some(RDKafkaErrorCode::AllBrokersDown) => (),
         Some(
-            RDKafkaErrorCode::BrokerTransportFailure
+            RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::BrokerTransportFailure
             | RDKafkaErrorCode::Resolve
             | RDKafkaErrorCode::OperationTimedOut,
         ) => tracing::debug!(%error, reason, "broker connection"),
-        _ => tracing::warn!(%error, reason, "kafka client"),
+        code => {
+            let hint = code.and_then(|code| advise(Known::Kafka(code)));
+            let hint = hint.map(|advice| advice.hint);
+            tracing::warn!(%error, reason, hint, "kafka client")
+        }
     }
 }

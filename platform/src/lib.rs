@@ -2,12 +2,15 @@
 //!
 //! Every address and name comes from [`settings`]; every other member gets clients from here and never reads the environment itself.
 
+pub mod advice;
 pub mod clickhouse;
 pub mod fault;
 pub mod health;
+mod http;
 pub mod kafka;
 pub mod logs;
 pub mod metrics;
 pub mod registry;
+pub mod security;
 pub mod settings;
 pub mod stop;

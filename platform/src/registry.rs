@@ -10,7 +10,10 @@ use schema_registry_converter::error::SRCError;
 use schema_registry_converter::schema_registry_common::{RawError, SchemaType, SuppliedSchema};
 use serde::Deserialize;
 
-use crate::settings::{MissingAddress, RegistrySettings};
+use crate::advice::{after_connection, after_http};
+use crate::http::{chain, registry_client};
+use crate::security::{certificates, http_problem, password};
+use crate::settings::{RegistrySettings, SettingsError};
 
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,11 +26,11 @@ const CONFLICTS_MAX: u32 = 5;
 /// What goes wrong with the registry.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No registry was given.
+    /// No registry was given, or it cannot be spoken to as configured.
     #[error(transparent)]
-    Address(#[from] MissingAddress),
+    Settings(#[from] SettingsError),
     /// It does not answer, or not now: try again.
-    #[error("schema registry: {0}")]
+    #[error("schema registry: {0}{hint}", hint = after_connection(.0))]
     Unavailable(String),
     /// It answered that there is no such schema.
     #[error("schema registry: no schema has id {id}")]
@@ -51,31 +54,52 @@ pub struct Registry {
     url: String,
     settings: SrSettings,
     http: reqwest::Client,
+    user: Option<(String, Option<String>)>,
 }
 
 impl Registry {
     /// Makes the client; nothing is sent yet.
     ///
     /// # Errors
-    /// If no registry was given or the HTTP client cannot be made.
+    /// If no registry was given, or the settings do not fit together or name a file that cannot be read.
     pub fn new(settings: &RegistrySettings) -> Result<Self, Error> {
-        let url = settings.url()?.to_owned();
+        let url = settings.url().map_err(SettingsError::from)?.to_owned();
+        let wrong = |problem: String| Error::Settings(SettingsError::Wrong(problem));
+        let ca_file = settings.registry_ca_file.as_deref();
+        if let Some(problem) = http_problem("registry", &url, ca_file) {
+            return Err(wrong(problem));
+        }
+        let authorities = ca_file.map(|path| certificates("--registry-ca-file", path));
+        let authorities = authorities.transpose()?;
+        let builder = || {
+            registry_client(authorities.as_deref(), REQUEST_TIMEOUT)
+                .map_err(|error| wrong(chain(&error)))
+        };
+        let user = user(settings)?;
+        let mut registry = SrSettings::new_builder(url.clone());
+        registry.set_timeout(REQUEST_TIMEOUT).no_proxy();
+        if let Some((name, password)) = &user {
+            registry.set_basic_authorization(name, password.as_deref());
+        }
         let unusable = |error: &dyn std::fmt::Display| Error::Unavailable(error.to_string());
-        let settings = SrSettings::new_builder(url.clone())
-            .set_timeout(REQUEST_TIMEOUT)
-            .no_proxy()
-            .build()
+        let settings = registry
+            .build_with(builder()?)
             .map_err(|error| unusable(&error))?;
-        let http = reqwest::Client::builder()
-            .timeout(REQUEST_TIMEOUT)
-            .no_proxy()
-            .build()
-            .map_err(|error| unusable(&error))?;
+        let http = builder()?.build().map_err(|error| unusable(&error))?;
         Ok(Self {
             url,
             settings,
             http,
+            user,
         })
+    }
+
+    fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, format!("{}/{path}", self.url));
+        match &self.user {
+            Some((name, password)) => request.basic_auth(name, password.as_deref()),
+            None => request,
+        }
     }
 
     /// Makes [`COMPATIBILITY`] the registry's rule and that of the subject; a subject's own rule would hide the registry's.
@@ -113,8 +137,7 @@ impl Registry {
             level: String,
         }
         let response = self
-            .http
-            .get(format!("{}/{path}", self.url))
+            .request(reqwest::Method::GET, path)
             .send()
             .await
             .map_err(|error| Error::Unavailable(chain(&error)))?;
@@ -131,8 +154,7 @@ impl Registry {
     /// Sets the rule at a path; the registry's refusal, or nothing.
     async fn put_compatibility(&self, path: &str) -> Result<String, Error> {
         let request = self
-            .http
-            .put(format!("{}/{path}", self.url))
+            .request(reqwest::Method::PUT, path)
             .json(&serde_json::json!({ "compatibility": COMPATIBILITY }));
         let response = request
             .send()
@@ -141,11 +163,10 @@ impl Registry {
         if response.status().is_success() {
             return Ok(String::new());
         }
-        Ok(format!(
-            "{} at /{path}: {}",
-            response.status(),
-            response.text().await.unwrap_or_default()
-        ))
+        let status = response.status();
+        let hint = after_http(status.as_u16());
+        let answer = response.text().await.unwrap_or_default();
+        Ok(format!("{status} at /{path}: {answer}{hint}"))
     }
 
     /// Registers every version of an event's schema for a topic, oldest first; returns the id of the newest. Registering again changes nothing.
@@ -177,6 +198,21 @@ impl Registry {
     }
 }
 
+/// Name and password, where the registry asks for them.
+fn user(settings: &RegistrySettings) -> Result<Option<(String, Option<String>)>, SettingsError> {
+    let Some(name) = &settings.registry_user else {
+        return match settings.registry_password_file {
+            Some(_) => Err(SettingsError::Wrong(
+                "--registry-password-file needs --registry-user".to_owned(),
+            )),
+            None => Ok(None),
+        };
+    };
+    let file = settings.registry_password_file.as_deref();
+    let password = file.map(|path| password("--registry-password-file", path));
+    Ok(Some((name.clone(), password.transpose()?)))
+}
+
 /// TopicNameStrategy: what Java's serializers use by default.
 fn subject(topic: &str) -> String {
     format!("{topic}-value")
@@ -201,18 +237,8 @@ fn refused_or_unavailable(subject: &str, error: &SRCError) -> Error {
 }
 
 fn describe(error: &SRCError) -> String {
-    match &error.cause {
-        Some(cause) => format!("{}: {cause}", error.error),
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{}: {}", error.error, chain(cause)),
         None => error.error.clone(),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::advice::after_io;
+use crate::security::KafkaSecurity;
+
 /// A setting that is needed and was given nowhere.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -13,6 +16,27 @@ pub struct MissingAddress {
     what: &'static str,
     flag: &'static str,
     variable: &'static str,
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// One that is needed is missing.
+    #[error(transparent)]
+    Address(#[from] MissingAddress),
+    /// A file that one names cannot be read.
+    #[error("{flag} {path}: {error}{hint}", path = path.display(), hint = after_io(error))]
+    File {
+        /// The flag.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// One is wrong, or does not fit another: what, and how to mend it.
+    #[error("{0}")]
+    Wrong(String),
 }
 
 /// Kafka.
@@ -45,6 +69,9 @@ pub struct KafkaSettings {
         global = true
     )]
     pub group_prefix: String,
+    /// TLS and the user.
+    #[command(flatten)]
+    pub security: KafkaSecurity,
 }
 
 impl KafkaSettings {
@@ -73,6 +100,30 @@ pub struct RegistrySettings {
         global = true
     )]
     pub registry: Option<String>,
+    /// PEM file of the authorities that the registry's certificate must come from, where its URL is https. Default: the system's.
+    #[arg(
+        long,
+        env = "ACTIVITY_REGISTRY_CA_FILE",
+        value_name = "FILE",
+        global = true
+    )]
+    pub registry_ca_file: Option<PathBuf>,
+    /// Registry user, for basic authentication.
+    #[arg(
+        long,
+        env = "ACTIVITY_REGISTRY_USER",
+        value_name = "NAME",
+        global = true
+    )]
+    pub registry_user: Option<String>,
+    /// File that holds the user's password.
+    #[arg(
+        long,
+        env = "ACTIVITY_REGISTRY_PASSWORD_FILE",
+        value_name = "FILE",
+        global = true
+    )]
+    pub registry_password_file: Option<PathBuf>,
 }
 
 impl RegistrySettings {
@@ -128,6 +179,14 @@ pub struct ClickHouseSettings {
         global = true
     )]
     pub clickhouse_password_file: Option<PathBuf>,
+    /// PEM file of the authorities that ClickHouse's certificate must come from, where its URL is https. Default: the system's.
+    #[arg(
+        long,
+        env = "ACTIVITY_CLICKHOUSE_CA_FILE",
+        value_name = "FILE",
+        global = true
+    )]
+    pub clickhouse_ca_file: Option<PathBuf>,
 }
 
 impl ClickHouseSettings {

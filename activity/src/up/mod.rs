@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use activity_devstack::{Endpoints, Ports, Stack, StackOptions};
 use activity_operator::verify::GroupReport;
 use activity_operator::{setup, verify};
+use activity_platform::security::Protocol;
 use activity_platform::settings::Targets;
 use activity_producer::{Published, SimulateArgs};
 use anyhow::{Context, bail};
@@ -53,9 +54,10 @@ pub async fn run(
     if targets.kafka.kafka.is_some()
         || targets.registry.registry.is_some()
         || targets.clickhouse.clickhouse.is_some()
+        || targets.kafka.security.kafka_security != Protocol::Plaintext
     {
         bail!(
-            "`up` starts its own services: for others use `activity setup`, `activity consume` and `activity produce` with --kafka, --registry and --clickhouse"
+            "`up` starts its own services, which need no --kafka-security: for others use `activity setup`, `activity consume` and `activity produce` with --kafka, --registry and --clickhouse"
         );
     }
     let began = Instant::now();

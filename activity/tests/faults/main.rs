@@ -7,6 +7,7 @@
 )]
 
 mod brokers;
+mod secure;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -12,6 +12,7 @@ use activity_operator::lag::{self, PartitionLag};
 use activity_operator::setup;
 use activity_operator::verify::{self, GroupReport};
 use activity_platform::clickhouse::Database;
+use activity_platform::security::KafkaSecurity;
 use activity_platform::settings::{ClickHouseSettings, KafkaSettings, RegistrySettings, Targets};
 use activity_producer::{Published, SimulateArgs};
 use tokio_util::sync::CancellationToken;
@@ -61,15 +62,20 @@ impl World {
             kafka: Some(endpoints.kafka.clone()),
             topic_prefix: format!("{name}."),
             group_prefix: format!("{name}."),
+            security: KafkaSecurity::default(),
         };
         let registry = RegistrySettings {
             registry: Some(endpoints.registry.clone()),
+            registry_ca_file: None,
+            registry_user: None,
+            registry_password_file: None,
         };
         let clickhouse = ClickHouseSettings {
             clickhouse: Some(endpoints.clickhouse.clone()),
             database: name.to_owned(),
             clickhouse_user: "default".to_owned(),
             clickhouse_password_file: None,
+            clickhouse_ca_file: None,
         };
         Self {
             name: name.to_owned(),
@@ -126,6 +132,9 @@ impl World {
             .env("ACTIVITY_DATABASE", &clickhouse.database)
             .env("ACTIVITY_LOG", "info")
             .stdin(Stdio::null());
+        for (variable, value) in secrets(&self.targets) {
+            command.env(variable, value);
+        }
         command
     }
 
@@ -222,6 +231,46 @@ impl World {
         }
         reports
     }
+}
+
+/// How a secure world is spoken to.
+fn secrets(targets: &Targets) -> Vec<(&'static str, PathBuf)> {
+    let Targets {
+        kafka: KafkaSettings { security, .. },
+        registry,
+        clickhouse,
+    } = targets;
+    let user = security.kafka_user.as_ref().map(PathBuf::from);
+    let secure = user.as_ref().map(|_| PathBuf::from("sasl_ssl"));
+    let clickhouse_user = Some(PathBuf::from(&clickhouse.clickhouse_user));
+    let given = [
+        ("ACTIVITY_KAFKA_SECURITY", &secure),
+        ("ACTIVITY_KAFKA_USER", &user),
+        ("ACTIVITY_KAFKA_CA_FILE", &security.kafka_ca_file),
+        (
+            "ACTIVITY_KAFKA_CERTIFICATE_FILE",
+            &security.kafka_certificate_file,
+        ),
+        ("ACTIVITY_KAFKA_KEY_FILE", &security.kafka_key_file),
+        (
+            "ACTIVITY_KAFKA_PASSWORD_FILE",
+            &security.kafka_password_file,
+        ),
+        ("ACTIVITY_REGISTRY_CA_FILE", &registry.registry_ca_file),
+        ("ACTIVITY_CLICKHOUSE_USER", &clickhouse_user),
+        (
+            "ACTIVITY_CLICKHOUSE_PASSWORD_FILE",
+            &clickhouse.clickhouse_password_file,
+        ),
+        (
+            "ACTIVITY_CLICKHOUSE_CA_FILE",
+            &clickhouse.clickhouse_ca_file,
+        ),
+    ];
+    given
+        .into_iter()
+        .filter_map(|(variable, value)| Some((variable, value.clone()?)))
+        .collect()
 }
 
 /// Groups of these names; all where none is named.

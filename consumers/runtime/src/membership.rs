@@ -64,6 +64,8 @@ struct State {
     changes: Vec<Change>,
     assignments: u64,
     ends: HashMap<Partition, LogEnds>,
+    /// Why the brokers did not let us in when we last heard of it.
+    refused: Option<String>,
 }
 
 /// The consumer's context: rebalances, statistics, logs.
@@ -102,6 +104,11 @@ impl Membership {
     /// Rebalances since the last call, in order.
     pub fn take_changes(&self) -> Vec<Change> {
         std::mem::take(&mut self.lock().changes)
+    }
+
+    /// Why the brokers do not let us in, as far as they have said; to be asked while the group is not joined.
+    pub fn refused(&self) -> Option<String> {
+        self.lock().refused.clone()
     }
 
     /// The log's ends as last known.
@@ -308,6 +315,9 @@ impl ClientContext for Membership {
 
     fn error(&self, error: KafkaError, reason: &str) {
         kafka::client_error(&error, reason);
+        if let Some(refused) = kafka::refused(&error, reason) {
+            self.lock().refused = Some(refused);
+        }
     }
 }
 

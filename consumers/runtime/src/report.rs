@@ -36,8 +36,9 @@ impl Driver {
             since.is_some_and(|since| now.saturating_duration_since(since) > limit)
         };
         if !self.joined {
-            self.readiness
-                .not_ready(self.group.name, "joining the group");
+            let refused = self.consumer.context().refused();
+            let why = refused.unwrap_or_else(|| "joining the group".to_owned());
+            self.readiness.not_ready(self.group.name, why);
         } else if is_long(self.commits_fail_since, COMMITS_FAIL_FOR) {
             self.readiness
                 .not_ready(self.group.name, "kafka takes no commit");

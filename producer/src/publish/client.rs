@@ -97,6 +97,9 @@ impl Publisher {
         registry: &settings::RegistrySettings,
     ) -> Result<Self, PublishError> {
         let config = kafka::producer_config(kafka).map_err(kafka::Error::from)?;
+        let looked = kafka.clone();
+        let reached = tokio::task::spawn_blocking(move || kafka::reach(&looked)).await;
+        reached.map_err(kafka::Error::from)??;
         let prefix = &kafka.topic_prefix;
         let registry = Registry::new(registry)?;
         let clicks = registry
