@@ -3,6 +3,9 @@
 //! The topic is read once and counted as the next stage counts it: what is not above all that was seen of its source partition is a repetition. Each internal
 //! partition so gives the offsets of a source partition in rising order, and a range is judged and forgotten as soon as all of them have passed it. Memory is
 //! that of the ranges between the slowest and the fastest internal partition, a page of ranges where there is only one.
+//!
+//! After a rewind the ranges before its point are the old ones, and so are their messages: of a range those of the highest epoch count. Offsets begin anew
+//! with an epoch, so that ranges are then kept until the messages of the group's epoch pass them.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -39,11 +42,16 @@ struct Open {
     claimed_at_ms: i64,
     #[serde(default)]
     found: u64,
+    /// Epoch of those that were found: the highest.
+    #[serde(default)]
+    found_epoch: u32,
 }
 
 /// Messages of one source partition.
 struct Counting {
     topic: String,
+    /// The group's epoch.
+    epoch: u32,
     open: VecDeque<Open>,
     /// Lowest offset that each internal partition may still give.
     passed: Vec<i64>,
@@ -52,9 +60,10 @@ struct Counting {
 }
 
 impl Counting {
-    fn new(topic: &str, internal_partitions: usize, of: &PartitionLag) -> Self {
+    fn new(topic: &str, internal_partitions: usize, of: &PartitionLag, epoch: u32) -> Self {
         Self {
             topic: topic.to_owned(),
+            epoch,
             open: VecDeque::new(),
             passed: vec![i64::MIN; internal_partitions],
             expired: 0,
@@ -67,10 +76,16 @@ impl Counting {
     }
 
     /// A message that was derived from the event at an offset, which the open ranges reach.
-    fn count(&mut self, offset: i64) {
+    fn count(&mut self, offset: i64, epoch: u32) {
         let index = self.open.partition_point(|range| range.end <= offset);
         match self.open.get_mut(index) {
-            Some(range) if range.start <= offset => range.found += 1,
+            Some(range) if range.start <= offset => {
+                if epoch > range.found_epoch {
+                    (range.found, range.found_epoch) = (0, epoch);
+                }
+                range.found += u64::from(epoch == range.found_epoch);
+            }
+            _ if epoch < self.epoch => (),
             _ => {
                 let subject = self.subject(
                     Kind::Unexpected,
@@ -110,8 +125,10 @@ impl Counting {
             self.findings.add(subject, range.start, range.end, missing);
         }
         let subject = self.subject(Kind::Unexpected, "messages beyond the count of the ledger");
-        let surplus = range.found.saturating_sub(range.expected);
-        self.findings.add(subject, range.start, range.end, surplus);
+        if range.found_epoch == self.epoch {
+            let surplus = range.found.saturating_sub(range.expected);
+            self.findings.add(subject, range.start, range.end, surplus);
+        }
     }
 }
 
@@ -140,7 +157,7 @@ impl<'a> SourcePartition<'a> {
             span,
             next_start: i64::MIN,
             at_end: false,
-            counting: Counting::new(topic, internal_partitions, of),
+            counting: Counting::new(topic, internal_partitions, of, epoch),
         }
     }
 
@@ -170,13 +187,18 @@ impl<'a> SourcePartition<'a> {
 
     async fn take(&mut self, message: Derived, horizon: Horizon) -> Result<(), clickhouse::Error> {
         let Derived {
-            internal, offset, ..
+            internal,
+            offset,
+            epoch,
+            ..
         } = message;
         if (self.span.from..self.span.to).contains(&offset) {
             self.reach(offset).await?;
-            self.counting.count(offset);
+            self.counting.count(offset, epoch);
         }
-        self.counting.pass(internal, offset, horizon);
+        if epoch == self.counting.epoch {
+            self.counting.pass(internal, offset, horizon);
+        }
         Ok(())
     }
 
@@ -202,6 +224,8 @@ struct Derived {
     internal: i32,
     /// Offset of the event that it was derived from.
     offset: i64,
+    /// Epoch of the group that sent it.
+    epoch: u32,
 }
 
 /// Some messages, or the end of an internal partition.
@@ -298,16 +322,17 @@ fn read(
             Step::Message(message, horizon) => {
                 let taken = header(message)
                     .and_then(Source::parse)
-                    .filter(|source| source.epoch == epoch)
+                    .filter(|source| source.epoch <= epoch)
                     .filter(|source| marks[message.partition() as usize].advance(source));
                 let known = taken.and_then(|source| {
                     let key = (source.topic.to_owned(), source.partition);
-                    Some((*index.get(&key)?, source.offset))
+                    Some((*index.get(&key)?, source.offset, source.epoch))
                 });
-                messages.extend(known.map(|(source, offset)| Derived {
+                messages.extend(known.map(|(source, offset, epoch)| Derived {
                     source,
                     internal: message.partition(),
                     offset,
+                    epoch,
                 }));
                 (None, horizon)
             }
@@ -352,7 +377,7 @@ mod tests {
     }
 
     fn counting(expected: &[u64], internal_partitions: usize) -> Counting {
-        let mut counting = Counting::new("internal", internal_partitions, &of());
+        let mut counting = Counting::new("internal", internal_partitions, &of(), 1);
         counting.open = expected
             .iter()
             .enumerate()
@@ -363,6 +388,7 @@ mod tests {
                 expected: *expected,
                 claimed_at_ms: 1_000_000,
                 found: 0,
+                found_epoch: 0,
             })
             .collect();
         counting
@@ -370,10 +396,18 @@ mod tests {
 
     fn given(counting: &mut Counting, internal: i32, offsets: &[i64], horizon: Horizon) {
         for offset in offsets {
-            counting.count(*offset);
+            counting.count(*offset, 1);
             counting.pass(internal, *offset, horizon);
         }
         counting.pass(internal, i64::MAX, horizon);
+    }
+
+    fn given_in(counting: &mut Counting, epoch: u32, offsets: &[i64]) {
+        for offset in offsets {
+            counting.count(*offset, epoch);
+            counting.pass(0, *offset, Horizon::WHOLE);
+        }
+        counting.pass(0, i64::MAX, Horizon::WHOLE);
     }
 
     #[test]
@@ -404,6 +438,32 @@ mod tests {
     }
 
     #[test]
+    fn after_a_rewind_ranges_before_its_point_keep_their_old_messages() {
+        let mut counting = counting(&[2, 2, 0], 1);
+        counting.epoch = 2;
+        for offset in [3, 4, 11, 12, 13, 25] {
+            counting.count(offset, 1);
+        }
+        // Read again from offset 10 on, by code that derives less.
+        given_in(&mut counting, 2, &[11, 12]);
+        assert_eq!(
+            (counting.findings.missing, counting.findings.unexpected),
+            (0, 0)
+        );
+    }
+
+    #[test]
+    fn after_a_rewind_old_messages_do_not_stand_in_for_new_ones() {
+        let mut counting = counting(&[0, 2], 1);
+        counting.epoch = 2;
+        for offset in [11, 12] {
+            counting.count(offset, 1);
+        }
+        given_in(&mut counting, 2, &[11]);
+        assert_eq!(counting.findings.missing, 1);
+    }
+
+    #[test]
     fn what_retention_has_deleted_is_expired_and_not_missing() {
         let mut counting = counting(&[2], 1);
         given(&mut counting, 0, &[3], Horizon::since(2_000_000));
@@ -415,10 +475,10 @@ mod tests {
         let mut counting = counting(&[2, 2], 2);
         given(&mut counting, 0, &[3, 15], Horizon::WHOLE);
         assert_eq!(counting.open.len(), 2);
-        counting.count(4);
+        counting.count(4, 1);
         counting.pass(1, 4, Horizon::WHOLE);
         assert_eq!(counting.open.len(), 2);
-        counting.count(10);
+        counting.count(10, 1);
         counting.pass(1, 10, Horizon::WHOLE);
         assert_eq!(counting.open.len(), 1);
         counting.pass(1, i64::MAX, Horizon::WHOLE);
