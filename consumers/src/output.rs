@@ -280,6 +280,14 @@ impl Output {
         }
     }
 
+    /// The runtime's side: as [`take_back_event`](Self::take_back_event), where the group ended in the middle of a row.
+    pub fn take_back_half_event(&mut self) {
+        self.derived.truncate(self.derived_before_event);
+        for rows in &mut self.tables {
+            rows.truncate(rows.rows_before_event);
+        }
+    }
+
     /// Rows so far, over all tables.
     pub fn rows(&self) -> usize {
         self.tables.iter().map(Rows::len).sum()

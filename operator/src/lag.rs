@@ -4,6 +4,7 @@ use activity_consumers::Group;
 use activity_platform::kafka::Inspector;
 use activity_platform::settings::KafkaSettings;
 use activity_runtime::claim::Claim;
+use activity_runtime::resubmit::feeds;
 use serde::Serialize;
 
 use crate::Error;
@@ -29,7 +30,7 @@ pub struct PartitionLag {
     pub lag: i64,
 }
 
-/// Lag of all partitions of the topics that the groups read.
+/// Lag of all partitions of the topics that the groups consume, their resubmits included.
 ///
 /// # Errors
 /// If Kafka does not answer or a topic is missing.
@@ -62,10 +63,10 @@ impl Watcher {
             let inspector =
                 Inspector::new(kafka, &format!("{}{}", kafka.group_prefix, group.name))?;
             let mut partitions = Vec::new();
-            for topic in group.reads {
-                let name = topic.full_name(&kafka.topic_prefix);
+            for (_, name) in feeds(group, &kafka.topic_prefix) {
                 partitions.extend(
-                    (0..inspector.partitions(&name)?).map(|partition| (name.clone(), partition)),
+                    (0..inspector.partitions(&name)?)
+                        .map(|partition| (name.to_string(), partition)),
                 );
             }
             Ok(Watched {

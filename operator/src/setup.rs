@@ -6,7 +6,8 @@ use activity_platform::fault::{self, Point};
 use activity_platform::kafka::{self, TopicToCreate};
 use activity_platform::registry::Registry;
 use activity_platform::settings::Targets;
-use activity_runtime::delivery::{DEAD_LETTER_BYTES_MAX, dead_letter_topic};
+use activity_runtime::dead_letter::{TOPIC_BYTES_MAX, dead_letter_topic};
+use activity_runtime::resubmit::resubmit_topic;
 use activity_schemas::migrations::{self, Migration};
 use activity_schemas::{CLICKS, Content, EventKind, Partitions, Topic, WATCHES};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,8 @@ use crate::Error;
 const RETENTION_MS: u64 = 7 * 24 * 3600 * 1000;
 /// Dead letters wait longer: somebody has to look at them.
 const DEAD_LETTER_RETENTION_MS: u64 = 30 * 24 * 3600 * 1000;
+/// What was resubmitted must be known for longer than its dead letter can be found: a letter may outlive its retention until its segment is closed.
+const RESUBMIT_RETENTION_MS: u64 = 3 * DEAD_LETTER_RETENTION_MS;
 
 /// What set-up does, or would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -68,16 +71,22 @@ fn topics_to_create(
         },
         config: config(RETENTION_MS),
     });
-    let of_dead_letters = groups.iter().map(|group| {
-        let mut config = config(DEAD_LETTER_RETENTION_MS);
-        config.push(("max.message.bytes", (2 * DEAD_LETTER_BYTES_MAX).to_string()));
+    let of_rejected = |name: String, retention_ms: u64| {
+        let mut config = config(retention_ms);
+        config.push(("max.message.bytes", TOPIC_BYTES_MAX.to_string()));
         TopicToCreate {
-            name: format!("{prefix}{}", dead_letter_topic(group.name)),
+            name: format!("{prefix}{name}"),
             partitions: 1,
             config,
         }
+    };
+    let of_groups = groups.iter().flat_map(|group| {
+        [
+            of_rejected(dead_letter_topic(group.name), DEAD_LETTER_RETENTION_MS),
+            of_rejected(resubmit_topic(group.name), RESUBMIT_RETENTION_MS),
+        ]
     });
-    of_events.chain(of_dead_letters).collect()
+    of_events.chain(of_groups).collect()
 }
 
 /// What set-up would do, without asking anybody.
@@ -217,14 +226,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_topic_that_a_group_reads_is_created_and_each_group_gets_dead_letters() {
+    fn every_topic_that_a_group_reads_is_created_and_each_group_gets_dead_letters_and_resubmits() {
         let topics = topics_to_create(GROUPS, &topics(), "activity.", 4);
         for group in GROUPS {
-            assert!(
-                topics
-                    .iter()
-                    .any(|topic| topic.name == format!("activity.dead-letters.{}", group.name))
-            );
+            for name in ["dead-letters", "resubmits"] {
+                let name = format!("activity.{name}.{}", group.name);
+                assert!(topics.iter().any(|topic| topic.name == name), "{name}");
+            }
             for read in group.reads {
                 assert!(
                     topics

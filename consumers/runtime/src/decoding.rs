@@ -57,6 +57,11 @@ impl Schemas {
         self.missing.contains_key(&id)
     }
 
+    /// When the registry said so last.
+    pub fn missing_since(&self, id: u32) -> Option<Instant> {
+        self.missing.get(&id).copied()
+    }
+
     /// Forgets what was missing long ago.
     pub fn tidy(&mut self, now: Instant) {
         self.missing

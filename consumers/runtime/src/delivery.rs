@@ -1,7 +1,7 @@
 //! Messages out: dead letters and derived messages, each acknowledged by Kafka before the source offset moves.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use activity_platform::fault::{self, Point};
@@ -15,11 +15,10 @@ use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use tokio::sync::Notify;
 
-use crate::batch::{DeadLetter, Sealed};
+use crate::batch::Sealed;
+use crate::dead_letter::{self, DEAD_LETTER_BYTES_MAX, dead_letter_topic, letter_key};
 use crate::source::{SOURCE_HEADER, Source};
 
-/// A dead letter is its message and some headers: the limit stands above Kafka's own limit of a message.
-pub const DEAD_LETTER_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Bytes that wait in the producer; a full queue slows the group, it never drops.
 const QUEUE_KB_MAX: &str = "32768";
 /// Pause before a full queue is tried again.
@@ -37,7 +36,8 @@ pub struct DeliveryError {
 #[derive(Default)]
 struct Outstanding {
     messages: AtomicUsize,
-    failed: AtomicUsize,
+    /// The first error.
+    failed: OnceLock<KafkaError>,
     changed: Notify,
 }
 
@@ -59,7 +59,7 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, outstanding: Self::DeliveryOpaque) {
         if let Err((error, _)) = result {
             tracing::warn!(%error, "message was not delivered");
-            outstanding.failed.fetch_add(1, Ordering::Relaxed);
+            let _ = outstanding.failed.set(error.clone());
         }
         // The last one wakes whoever waits; Release pairs with the Acquire there.
         if outstanding.messages.fetch_sub(1, Ordering::Release) == 1 {
@@ -75,11 +75,6 @@ pub struct Delivery {
     topic_prefix: Arc<str>,
     dead_letter_topic: Arc<str>,
     group: &'static str,
-}
-
-/// The topic of a group's dead letters, without prefix.
-pub fn dead_letter_topic(group: &str) -> String {
-    format!("dead-letters.{group}")
 }
 
 /// Which partition a batch is of.
@@ -103,7 +98,7 @@ impl Delivery {
         config
             // No timeout: a message that was dropped by time would leave a hole that nobody notices.
             .set("message.timeout.ms", "0")
-            .set("message.max.bytes", (2 * DEAD_LETTER_BYTES_MAX).to_string())
+            .set("message.max.bytes", DEAD_LETTER_BYTES_MAX.to_string())
             .set("queue.buffering.max.kbytes", QUEUE_KB_MAX)
             .set("linger.ms", "2")
             // The next stage drops what is not above what it has seen: a message that overtakes a failed one would make it lost.
@@ -154,16 +149,13 @@ impl Delivery {
             .await?;
         }
         for letter in &batch.dead_letters {
-            let key = format!(
-                "{}/{}/{}/{}",
-                self.group, source.topic, source.partition, letter.offset
-            );
-            let headers = dead_letter_headers(letter, source);
+            let key = letter_key(self.group, source.topic, source.partition, letter.offset);
+            let written = dead_letter::write(letter, source);
             self.enqueue(
                 &self.dead_letter_topic,
                 key.as_bytes(),
-                letter.payload.as_deref(),
-                headers,
+                written.payload,
+                written.headers,
                 &outstanding,
             )
             .await?;
@@ -174,11 +166,11 @@ impl Delivery {
             outstanding.changed.notified().await;
         }
         fault::reach(Point::Delivered);
-        match outstanding.failed.load(Ordering::Relaxed) {
-            0 => Ok(()),
-            _ => Err(DeliveryError {
+        match outstanding.failed.get() {
+            None => Ok(()),
+            Some(error) => Err(DeliveryError {
                 topic: source.topic.to_owned(),
-                error: KafkaError::MessageProduction(RDKafkaErrorCode::Fail),
+                error: error.clone(),
             }),
         }
     }
@@ -227,36 +219,4 @@ impl Delivery {
             .fatal_error()
             .map(|(code, reason)| format!("{code}: {reason}"))
     }
-}
-
-/// Source coordinates, reason and error, then the message's own headers.
-fn dead_letter_headers(letter: &DeadLetter, source: BatchSource<'_>) -> OwnedHeaders {
-    let ours = [
-        ("dead-letter-reason", letter.reason.to_owned()),
-        ("dead-letter-error", letter.error.clone()),
-        ("dead-letter-topic", source.topic.to_owned()),
-        ("dead-letter-partition", source.partition.to_string()),
-        ("dead-letter-offset", letter.offset.to_string()),
-        (
-            "dead-letter-appended-at-ms",
-            letter.appended_at_ms.to_string(),
-        ),
-    ];
-    let headers = ours
-        .iter()
-        .fold(OwnedHeaders::new(), |headers, (key, value)| {
-            headers.insert(Header {
-                key,
-                value: Some(value),
-            })
-        });
-    letter
-        .headers
-        .iter()
-        .fold(headers, |headers, (key, value)| {
-            headers.insert(Header {
-                key,
-                value: value.as_ref(),
-            })
-        })
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use activity_consumers::{Group, Headers};
+use activity_consumers::Group;
 use activity_platform::clickhouse;
 use activity_platform::clickhouse::Database;
 use activity_platform::fault::{self, Point};
@@ -16,10 +16,9 @@ use activity_platform::kafka;
 use activity_platform::metrics::Metrics;
 use activity_platform::registry::{self, Registry};
 use activity_platform::settings::{KafkaSettings, Targets};
-use activity_schemas::Topic;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::{BorrowedMessage, Message as _};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -28,9 +27,12 @@ use crate::backoff::backoff;
 use crate::cycle::{Outcome, Sink};
 use crate::decoding::Schemas;
 use crate::delivery::Delivery;
-use crate::lane::{Handled, Lane, Message, MessageHeaders, Phase};
+use crate::headers::KafkaHeaders;
+use crate::lane::{Handled, Lane, Message, PANICKED, Phase};
 use crate::membership::{Membership, Partition};
 use crate::open::OpenEnd;
+use crate::reject_limit::RejectLimit;
+use crate::resubmit::{Feed, feeds};
 use crate::settings::RuntimeSettings;
 use crate::store;
 
@@ -84,7 +86,12 @@ pub(crate) struct Driver {
     pub(crate) runtime: Handle,
     pub(crate) epoch: u32,
     pub(crate) fingerprint: Option<String>,
-    pub(crate) topics: Vec<(Topic, Arc<str>)>,
+    pub(crate) topics: Vec<(Feed, Arc<str>)>,
+    /// Which of the topics the group rejects too much of.
+    pub(crate) limits: Vec<(Arc<str>, RejectLimit)>,
+    /// One has just been passed: nothing more is polled before its partitions are paused.
+    limit_passed: bool,
+    panic_said: bool,
     pub(crate) lanes: HashMap<u64, Lane>,
     pub(crate) by_partition: HashMap<Partition, u64>,
     /// The coordinator has given us our share, be it empty.
@@ -235,15 +242,10 @@ impl Driver {
     ) -> Result<Self, RunError> {
         let consumer = Arc::new(consumer(group, &settings, &clients.targets.kafka)?);
         let delivery = Delivery::new(&clients.targets.kafka, group.name)?;
-        let topics = group
-            .reads
+        let topics = feeds(group, &clients.targets.kafka.topic_prefix);
+        let limits = topics
             .iter()
-            .map(|topic| {
-                (
-                    *topic,
-                    topic.full_name(&clients.targets.kafka.topic_prefix).into(),
-                )
-            })
+            .map(|(_, name)| (name.clone(), RejectLimit::new(&settings)))
             .collect();
         let fingerprint = (group.state_version > 0).then(|| {
             format!(
@@ -284,6 +286,9 @@ impl Driver {
             registry: Registry::new(&clients.targets.registry)?,
             schemas: Schemas::new(),
             topics,
+            limits,
+            limit_passed: false,
+            panic_said: false,
             opened: channel(),
             housekeeping_at: Instant::now(),
             watermarks_at: Instant::now(),
@@ -346,6 +351,9 @@ impl Driver {
                 Some(Err(error)) => tracing::debug!(group = self.group.name, %error, "poll"),
             }
             timeout = Duration::ZERO;
+            if std::mem::take(&mut self.limit_passed) {
+                break;
+            }
         }
     }
 
@@ -376,13 +384,17 @@ impl Driver {
             match lane.handle(&received, &self.schemas, log_first, now) {
                 Handled::Taken(reason) => {
                     lane.waiting_for = None;
+                    // What is built again was counted in an earlier life.
+                    if !lane.is_redoing() {
+                        count_taken(&mut self.limits, &lane.name, reason.is_some(), now).inspect(
+                            |why| {
+                                self.limit_passed = true;
+                                tracing::error!(group = self.group.name, "{why}");
+                            },
+                        );
+                    }
                     if let Some(reason) = reason {
-                        let labels = [self.group.name, topic, &partition.to_string(), reason];
-                        self.sink
-                            .metrics
-                            .events_rejected
-                            .with_label_values(&labels)
-                            .inc();
+                        self.rejected(topic, partition, offset, reason);
                     }
                     return;
                 }
@@ -392,7 +404,7 @@ impl Driver {
                     return;
                 }
                 Handled::Skipped if lane.skipped < SKIPPED_MAX => return,
-                Handled::Skipped | Handled::RangeLost => {
+                Handled::Skipped | Handled::RangeLost | Handled::Panicked => {
                     let assignment = lane.assignment;
                     return self.open_lane(assignment);
                 }
@@ -408,6 +420,24 @@ impl Driver {
                     }
                 }
             }
+        }
+    }
+
+    fn rejected(&mut self, topic: &str, partition: i32, offset: i64, reason: &str) {
+        let group = self.group.name;
+        self.sink
+            .metrics
+            .events_rejected
+            .with_label_values(&[group, topic, &partition.to_string(), reason])
+            .inc();
+        if reason == PANICKED && !std::mem::replace(&mut self.panic_said, true) {
+            tracing::error!(
+                group,
+                topic,
+                partition,
+                offset,
+                "the group panicked over a message, which is a dead letter now: this is a fault of the group's code"
+            );
         }
     }
 
@@ -429,7 +459,12 @@ impl Driver {
             // A range that is built again, and state that is rebuilt, must come to their ends; both are bounded by what was once a batch.
             let full = lane.is_full(&self.settings)
                 || (all_full && !lane.is_redoing() && !lane.is_replaying());
-            let wanted = lane.phase != Phase::Running || full;
+            let is_stopped = || {
+                let of_lane = |(topic, _): &&(Arc<str>, RejectLimit)| *topic == lane.name;
+                let limit = self.limits.iter().find(of_lane);
+                limit.is_some_and(|(_, limit)| limit.is_passed()) && !lane.is_redoing()
+            };
+            let wanted = lane.phase != Phase::Running || full || is_stopped();
             if wanted == lane.paused {
                 continue;
             }
@@ -447,6 +482,21 @@ impl Driver {
             }
         }
     }
+}
+
+/// Counts a message of a topic; says why nothing more of it is taken if it is the one too many.
+fn count_taken(
+    limits: &mut [(Arc<str>, RejectLimit)],
+    topic: &Arc<str>,
+    rejected: bool,
+    now: Instant,
+) -> Option<String> {
+    let (name, limit) = limits
+        .iter_mut()
+        .find(|(name, _)| Arc::ptr_eq(name, topic))?;
+    limit
+        .count(rejected, now)
+        .then(|| limit.why_stopped(name))?
 }
 
 /// First offset of the log, to tell a loss from a hole. The client's own figure may be a second old: where more than one offset is jumped (one is the marker
@@ -490,24 +540,4 @@ fn resolve(
         }
     }
     Ok(())
-}
-
-struct KafkaHeaders<'a>(Option<&'a BorrowedHeaders>);
-
-impl Headers for KafkaHeaders<'_> {
-    fn get(&self, name: &str) -> Option<&[u8]> {
-        self.0?.iter().find(|header| header.key == name)?.value
-    }
-}
-
-impl MessageHeaders for KafkaHeaders<'_> {
-    fn copied(&self) -> Vec<(String, Option<Vec<u8>>)> {
-        let Some(headers) = self.0 else {
-            return Vec::new();
-        };
-        headers
-            .iter()
-            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
-            .collect()
-    }
 }

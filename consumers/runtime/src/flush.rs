@@ -114,7 +114,8 @@ impl Driver {
             lane.seal(now);
             let due = lane.snapshots.pending.is_none()
                 && now.saturating_duration_since(lane.snapshots.taken_at) >= interval;
-            if let Some(fingerprint) = fingerprint.as_ref().filter(|_| due || all) {
+            let wanted = (due || all) && lane.keeps_state();
+            if let Some(fingerprint) = fingerprint.as_ref().filter(|_| wanted) {
                 lane.snapshots.pending = Some(lane.snapshot(fingerprint));
                 lane.snapshots.taken_at = now;
             }
@@ -377,6 +378,7 @@ impl Driver {
         let mut said = Vec::new();
         for lane in self.lanes.values_mut() {
             let at_boundary = lane.phase == Phase::Running
+                && lane.keeps_state()
                 && !lane.is_replaying()
                 && lane.sealed.is_none()
                 && lane.building.is_empty()

@@ -1,23 +1,30 @@
 //! A lane: one assigned partition, its instance of the group, the batch that is built and the batch that is under way. No I/O.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use activity_consumers::{Group, Headers, Input, Instance, Received, Reject, StaleSnapshot};
-use activity_schemas::{Content, DecodeError, Topic};
+use activity_consumers::{Group, Instance, Received, Reject, Settings, StaleSnapshot};
 use rdkafka::TopicPartitionList;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Building, DeadLetter, Mode, Sealed};
 use crate::claim::Range;
 use crate::decoding::Schemas;
+use crate::headers::{MessageHeaders, Tail};
+use crate::input::{Reader, Reading, Unreadable};
+use crate::panics::caught;
+use crate::resubmit::Feed;
 use crate::settings::RuntimeSettings;
-use crate::source::{Marks, SOURCE_HEADER, Source};
 use crate::start::Start;
 use crate::store::Snapshot;
 
 /// A schema that the registry did not give is asked for again after this long.
 const STALL: Duration = Duration::from_secs(1);
+/// Reason of the dead letters of messages over which the group panicked.
+pub const PANICKED: &str = "panicked";
+/// Longer than the longest interval of snapshots.
+const LONG_AGO: Duration = Duration::from_secs(24 * 3600);
 
 /// What a lane does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,12 +61,6 @@ pub struct Message<'a> {
     pub headers: &'a dyn MessageHeaders,
 }
 
-/// Headers that can be looked up and copied.
-pub trait MessageHeaders: Headers {
-    /// All of them, copied.
-    fn copied(&self) -> Vec<(String, Option<Vec<u8>>)>;
-}
-
 /// What became of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Handled {
@@ -73,6 +74,14 @@ pub enum Handled {
     UnknownSchema(u32),
     /// The log has lost a part of the range that is being built again.
     RangeLost,
+    /// The group panicked over it: its state is half changed, and the lane must be opened anew with what it is to [`avoid`](Lane::avoid).
+    Panicked,
+}
+
+/// Why a group did not take a message.
+enum Failure {
+    Rejected(Reject),
+    Panicked,
 }
 
 /// A range that was claimed by an earlier owner, or an earlier life, and must be built again exactly.
@@ -100,9 +109,9 @@ pub struct Snapshots {
 /// What a lane is a lane of.
 #[derive(Clone)]
 pub struct Assignment {
-    /// The topic.
-    pub topic: Topic,
-    /// Its full name.
+    /// What its messages are.
+    pub feed: Feed,
+    /// Full name of the topic.
     pub name: Arc<str>,
     /// Partition.
     pub partition: i32,
@@ -114,9 +123,9 @@ pub struct Assignment {
 
 /// One assigned partition.
 pub struct Lane {
-    /// The topic.
-    pub topic: Topic,
-    /// Its full name.
+    /// What its messages are.
+    pub feed: Feed,
+    /// Full name of the topic.
     pub name: Arc<str>,
     /// Partition.
     pub partition: i32,
@@ -156,8 +165,13 @@ pub struct Lane {
     pub processed: u64,
     /// Messages replayed since the metrics were told last.
     pub replayed: u64,
-    instance: Box<dyn Instance>,
-    marks: Marks,
+    /// Messages over which the group panicked, with what the panic said: they are rejected unseen.
+    pub poisonous: BTreeMap<i64, String>,
+    group: Group,
+    group_settings: Settings,
+    /// None: each message gets a fresh one.
+    instance: Option<Box<dyn Instance>>,
+    reader: Reader,
     next: i64,
     replay_until: i64,
     redo: Option<Redo>,
@@ -173,14 +187,20 @@ impl Lane {
         assignment: Assignment,
     ) -> Self {
         let Assignment {
-            topic,
+            feed,
             name,
             partition,
             number,
             cancel,
         } = assignment;
+        let group_settings = settings.for_groups();
+        let instance = match feed {
+            Feed::Reads(topic) => Some(group.instance(&group_settings, topic)),
+            Feed::Resubmits => None,
+        };
         Self {
-            topic,
+            feed,
+            reader: Reader::new(feed, group.name, group.reads, &name),
             name,
             partition,
             assignment: number,
@@ -206,8 +226,10 @@ impl Lane {
             read: 0,
             processed: 0,
             replayed: 0,
-            instance: group.instance(&settings.for_groups(), topic),
-            marks: Marks::default(),
+            poisonous: BTreeMap::new(),
+            group: *group,
+            group_settings,
+            instance,
             next: 0,
             replay_until: 0,
             redo: None,
@@ -299,15 +321,15 @@ impl Lane {
             return Handled::RangeLost;
         }
         self.skipped = 0;
-        let input = match self.read_input(message, schemas) {
+        let is_replay = message.offset < self.replay_until;
+        let reading = match self.reader.read(message, schemas, is_replay, now) {
             Err(Unreadable::Schema(id)) => return Handled::UnknownSchema(id),
             Err(Unreadable::Reject(reject)) => Err(reject),
-            Ok(input) => Ok(input),
+            Ok(reading) => Ok(reading),
         };
         self.read += 1;
-        if message.offset < self.replay_until {
-            self.replay(message, input);
-            return Handled::Replayed;
+        if is_replay {
+            return self.replay(message, reading);
         }
         if let Some(redo) = self.redo.filter(|redo| message.offset >= redo.end) {
             self.seal_at(redo.end, now);
@@ -325,76 +347,100 @@ impl Lane {
         self.building
             .output
             .begin_event(message.offset, message.appended_at_ms);
-        let outcome = match input {
-            Ok(Some(input)) => self.instance.process(
-                &received(self.topic, self.partition, message, input),
-                &mut self.building.output,
-            ),
-            Ok(None) => Ok(()),
-            Err(reject) => Err(reject),
+        let outcome = match reading {
+            Ok(reading) => self.process(message, reading),
+            Err(reject) => Err(Failure::Rejected(reject)),
         };
         match outcome {
             Ok(()) => {
                 self.processed += 1;
                 Handled::Taken(None)
             }
-            Err(reject) => {
+            Err(Failure::Rejected(reject)) => {
                 let reason = reject.reason;
                 self.building.reject(dead_letter(message, reject));
                 Handled::Taken(Some(reason))
             }
+            Err(Failure::Panicked) => Handled::Panicked,
         }
     }
 
-    /// What a message says; None for a derived message that was seen before.
-    fn read_input<'a>(
-        &mut self,
-        message: &Message<'a>,
-        schemas: &Schemas,
-    ) -> Result<Option<Input<'a>>, Unreadable> {
-        match self.topic.content {
-            Content::Events(kind) => {
-                match schemas.decode(kind, message.payload.unwrap_or_default()) {
-                    Ok(event) => Ok(Some(Input::Event(event))),
-                    Err(DecodeError::UnknownSchema { id }) if !schemas.is_missing(id) => {
-                        Err(Unreadable::Schema(id))
-                    }
-                    Err(error) => Err(Unreadable::Reject(Reject::new(
-                        error.reason(),
-                        error.to_string(),
-                    ))),
-                }
-            }
-            Content::Derived => {
-                let Some(source) = message.headers.get(SOURCE_HEADER).and_then(Source::parse)
-                else {
-                    return Err(Unreadable::Reject(Reject::new(
-                        "no_source",
-                        format!("header {SOURCE_HEADER} is missing or malformed"),
-                    )));
-                };
-                Ok(self
-                    .marks
-                    .advance(&source)
-                    .then(|| Input::Derived(message.payload.unwrap_or_default())))
-            }
+    /// Hands a message to the group. A group without state that panics has rejected it; one with state must be rebuilt.
+    fn process(&mut self, message: &Message<'_>, reading: Reading<'_>) -> Result<(), Failure> {
+        let Some(input) = reading.input else {
+            return Ok(());
+        };
+        if let Some(why) = self.poisonous.get(&message.offset) {
+            return Err(Failure::Rejected(Reject::new(PANICKED, why.clone())));
         }
+        let headers = Tail {
+            headers: message.headers,
+            from: reading.headers_from,
+        };
+        let received = Received {
+            topic: reading.topic,
+            partition: self.partition,
+            offset: message.offset,
+            appended_at_ms: message.appended_at_ms,
+            headers: &headers,
+            input,
+        };
+        let fresh = || self.group.instance(&self.group_settings, reading.topic);
+        let output = &mut self.building.output;
+        let outcome = match &mut self.instance {
+            Some(instance) => caught(|| instance.process(&received, output)),
+            None => {
+                let mut instance = fresh();
+                caught(|| instance.process(&received, output))
+            }
+        };
+        let why = match outcome {
+            Ok(taken) => return taken.map_err(Failure::Rejected),
+            Err(why) => why,
+        };
+        if self.keeps_state() {
+            self.poisonous.insert(message.offset, why);
+            return Err(Failure::Panicked);
+        }
+        self.instance = self.instance.is_some().then(fresh);
+        self.building.output.take_back_half_event();
+        Err(Failure::Rejected(Reject::new(PANICKED, why)))
     }
 
-    fn replay(&mut self, message: &Message<'_>, input: Result<Option<Input<'_>>, Reject>) {
+    fn replay(&mut self, message: &Message<'_>, reading: Result<Reading<'_>, Reject>) -> Handled {
         self.replayed += 1;
         self.next = message.offset + 1;
-        if let Ok(Some(input)) = input {
+        let mut handled = Handled::Replayed;
+        if let Ok(reading) = reading {
             self.building
                 .output
                 .begin_event(message.offset, message.appended_at_ms);
             // Rejected then, rejected now: its dead letter is written.
-            let _ = self.instance.process(
-                &received(self.topic, self.partition, message, input),
-                &mut self.building.output,
-            );
+            if let Err(Failure::Panicked) = self.process(message, reading) {
+                handled = Handled::Panicked;
+            }
             self.building.output.discard();
         }
+        handled
+    }
+
+    /// Whether its instance carries something from message to message, which snapshots keep.
+    pub fn keeps_state(&self) -> bool {
+        self.instance.is_some() && self.group.state_version > 0
+    }
+
+    /// Whether its place must be reached by reading what is before it: for the instance's state, or for the resubmits that were seen.
+    pub fn rebuilds(&self) -> bool {
+        self.keeps_state() || self.feed == Feed::Resubmits
+    }
+
+    /// Takes over the messages over which the partition's earlier instances panicked. The state behind them is stored soon, so that it is not rebuilt for long.
+    pub fn avoid(&mut self, mut poisonous: BTreeMap<i64, String>, now: Instant) {
+        poisonous.retain(|offset, _| *offset >= self.next);
+        if !poisonous.is_empty() {
+            self.snapshots.taken_at = now.checked_sub(LONG_AGO).unwrap_or(now);
+        }
+        self.poisonous = poisonous;
     }
 
     /// Whether a range of an earlier claim is still being built again.
@@ -520,10 +566,12 @@ impl Lane {
 
     /// The state, which must stand exactly at a batch's boundary.
     pub fn snapshot(&self, fingerprint: &str) -> Snapshot {
-        let marks = postcard::to_stdvec(&self.marks).unwrap_or_default();
+        let marks = postcard::to_stdvec(&self.reader.marks).unwrap_or_default();
         let mut bytes = (marks.len() as u32).to_le_bytes().to_vec();
         bytes.extend_from_slice(&marks);
-        self.instance.snapshot(&mut bytes);
+        if let Some(instance) = &self.instance {
+            instance.snapshot(&mut bytes);
+        }
         Snapshot {
             state_offset: self.building.start,
             fingerprint: fingerprint.to_owned(),
@@ -540,30 +588,11 @@ impl Lane {
         let (marks, state) = rest
             .split_at_checked(u32::from_le_bytes(*length) as usize)
             .ok_or_else(|| stale("too short for its marks"))?;
-        self.marks = postcard::from_bytes(marks)
+        self.reader.marks = postcard::from_bytes(marks)
             .map_err(|error| StaleSnapshot(format!("marks: {error}")))?;
-        self.instance.restore(state)
-    }
-}
-
-enum Unreadable {
-    Schema(u32),
-    Reject(Reject),
-}
-
-fn received<'a>(
-    topic: Topic,
-    partition: i32,
-    message: &Message<'a>,
-    input: Input<'a>,
-) -> Received<'a> {
-    Received {
-        topic,
-        partition,
-        offset: message.offset,
-        appended_at_ms: message.appended_at_ms,
-        headers: message.headers,
-        input,
+        self.instance
+            .as_mut()
+            .map_or(Ok(()), |instance| instance.restore(state))
     }
 }
 
@@ -575,6 +604,6 @@ fn dead_letter(message: &Message<'_>, reject: Reject) -> DeadLetter {
         error: reject.detail,
         key: message.key.map(<[u8]>::to_vec),
         payload: message.payload.map(<[u8]>::to_vec),
-        headers: message.headers.copied(),
+        headers: message.headers.copied_from(0),
     }
 }

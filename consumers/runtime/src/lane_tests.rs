@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use self::world::{Fate, Step, World};
 use crate::batch::TableBlock;
-use crate::lane::MessageHeaders;
+use crate::headers::MessageHeaders;
 use crate::source::{SOURCE_HEADER, Source};
 
 const EPOCH: u32 = 1;
@@ -27,7 +27,11 @@ activity_consumers::rows! {
     struct SumRow in "sums" { sum: u64 }
 }
 
-/// A group whose every row depends on all messages before it. A payload that begins with 0 is rejected, after its rows were appended.
+/// A payload that begins so makes the group panic.
+const PANICS: u8 = 7;
+
+/// A group whose every row depends on all messages before it. A payload that begins with 0 is rejected, after its rows were appended; one that begins with
+/// [`PANICS`] panics when the state is half changed.
 struct Sums(u64);
 
 impl ConsumerGroup for Sums {
@@ -47,6 +51,10 @@ impl ConsumerGroup for Sums {
         };
         let sum = next_sum(self.0, payload);
         sums_of(sum, payload).for_each(|sum| out.insert(&SumRow { sum }));
+        if payload[0] == PANICS {
+            self.0 = sum / 2;
+            panic!("begins with {PANICS}");
+        }
         if payload[0] == 0 {
             return Err(Reject::new("zero", "begins with 0"));
         }
@@ -92,8 +100,9 @@ impl Headers for Entry {
 }
 
 impl MessageHeaders for Entry {
-    fn copied(&self) -> Vec<(String, Option<Vec<u8>>)> {
-        Vec::new()
+    fn at(&self, place: usize) -> Option<(&str, Option<&[u8]>)> {
+        let source = self.source.as_ref().filter(|_| place == 0)?;
+        Some((SOURCE_HEADER, Some(source.as_bytes())))
     }
 }
 
@@ -105,7 +114,8 @@ fn expected(log: &[Entry]) -> (Vec<Row>, BTreeSet<i64>) {
     let (mut rows, mut rejects, mut seen, mut sum) = (vec![], BTreeSet::new(), BTreeSet::new(), 0);
     for entry in log {
         let is_new = entry.source.as_ref().is_some_and(|one| seen.insert(one));
-        if entry.source.is_none() || (is_new && entry.payload[0] == 0) {
+        let is_bad = [0, PANICS].contains(&entry.payload[0]);
+        if entry.source.is_none() || (is_new && is_bad) {
             rejects.insert(entry.offset);
         } else if is_new {
             sum = next_sum(sum, &entry.payload);
@@ -322,6 +332,23 @@ fn what_only_rebuilds_state_is_never_counted_as_lost() {
     world.expire(FIRST, 70);
     world.drain();
     assert_eq!(world.tile(FIRST), (8, 0, 2, 16));
+}
+
+#[test]
+fn a_message_over_which_the_group_panics_is_a_dead_letter_that_says_so_and_the_next_ones_are_processed()
+ {
+    let log = log_of([1, PANICS, 2].map(|first| (0, Some(0), vec![first])).into());
+    let mut world = World::new(log);
+    world.drain();
+    let (rows, rejects) = expected(&world.log);
+    assert_eq!((rows.len(), rejects.len()), (4, 1));
+    assert_eq!((&world.rows, &world.dead_letters), (&rows, &rejects));
+    let (reason, error) = &world.reasons[&(FIRST + 1)];
+    assert_eq!(*reason, "panicked");
+    assert!(
+        error.contains("begins with 7") && error.contains("lane_tests.rs"),
+        "{error}"
+    );
 }
 
 #[test]

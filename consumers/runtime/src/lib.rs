@@ -10,17 +10,25 @@ mod backoff;
 pub mod batch;
 pub mod claim;
 pub mod cycle;
+pub mod dead_letter;
 mod decoding;
 pub mod delivery;
 mod driver;
 mod flush;
+pub mod headers;
+mod input;
 mod lane;
 #[cfg(test)]
 mod lane_tests;
 pub mod membership;
 mod open;
+mod panics;
 mod places;
+mod reject_limit;
 mod report;
+pub mod resubmit;
+#[cfg(test)]
+mod resubmit_lane_tests;
 mod settings;
 pub mod source;
 pub mod start;

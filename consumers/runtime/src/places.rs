@@ -46,7 +46,7 @@ impl Driver {
     }
 
     fn add_lane(&mut self, partition: Partition, assignment: u64, cancel: CancellationToken) {
-        let Some((topic, name)) = self
+        let Some((feed, name)) = self
             .topics
             .iter()
             .find(|(_, name)| **name == *partition.0)
@@ -55,7 +55,7 @@ impl Driver {
             return;
         };
         let at = Assignment {
-            topic,
+            feed,
             name,
             partition: partition.1,
             number: assignment,
@@ -84,7 +84,7 @@ impl Driver {
             topic: name,
             partition,
             epoch: self.epoch,
-            fingerprint: self.fingerprint.clone(),
+            fingerprint: self.fingerprint.clone().filter(|_| lane.keeps_state()),
         };
         self.runtime.spawn(open(
             opening,
@@ -143,16 +143,17 @@ impl Driver {
             return;
         }
         let at = Assignment {
-            topic: lane.topic,
+            feed: lane.feed,
             name: name.clone(),
             partition,
             number: assignment,
             cancel: lane.cancel.clone(),
         };
+        let poisonous = std::mem::take(&mut lane.poisonous);
         // A fresh lane each time: what an earlier placement had built belongs to nobody.
         let fresh = || Lane::new(self.group, &self.settings, self.epoch, at.clone());
         let mut lane = fresh();
-        let stateful = self.fingerprint.is_some();
+        let stateful = lane.rebuilds();
         if opened.unfit_snapshot {
             tracing::warn!(group, topic = %name, partition, "the stored state is of other code or settings: rebuilding it from the start of the log");
         }
@@ -171,6 +172,7 @@ impl Driver {
             return;
         };
         lane.snapshots.slot = slot;
+        lane.avoid(poisonous, now);
         lane.phase = Phase::Seeking {
             to,
             not_before: now,

@@ -42,6 +42,12 @@ impl Driver {
         } else if is_long(self.commits_fail_since, COMMITS_FAIL_FOR) {
             self.readiness
                 .not_ready(self.group.name, "kafka takes no commit");
+        } else if let Some(why) = self
+            .limits
+            .iter()
+            .find_map(|(topic, limit)| limit.why_stopped(topic))
+        {
+            self.readiness.not_ready(self.group.name, why);
         } else if is_long(self.cycle_began, insert_timeout) {
             self.readiness.not_ready(self.group.name, "a flush takes longer than an insert may: waiting for clickhouse or for kafka's acknowledgements");
         } else {

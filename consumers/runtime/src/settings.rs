@@ -89,6 +89,30 @@ pub struct RuntimeSettings {
         default_value_t = 10_000
     )]
     pub shutdown_ms_max: u64,
+    /// A group that rejects more than this share of a topic's events stops taking them, until it is started again; 1: never.
+    #[arg(
+        long,
+        env = "ACTIVITY_DEAD_LETTER_SHARE_MAX",
+        value_name = "SHARE",
+        default_value_t = 0.5
+    )]
+    pub dead_letter_share_max: f64,
+    /// The share is judged only where the topic had at least this many events within the window.
+    #[arg(
+        long,
+        env = "ACTIVITY_DEAD_LETTER_EVENTS_MIN",
+        value_name = "N",
+        default_value_t = 20_000
+    )]
+    pub dead_letter_events_min: u64,
+    /// The window in which events are counted for that share, milliseconds.
+    #[arg(
+        long,
+        env = "ACTIVITY_DEAD_LETTER_WINDOW_MS",
+        value_name = "MS",
+        default_value_t = 60_000
+    )]
+    pub dead_letter_window_ms: u64,
     /// Users, devices or addresses whose state one partition's instance keeps.
     #[arg(
         long,

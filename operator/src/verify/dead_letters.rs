@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::ops::AddAssign;
 
 use activity_platform::settings::KafkaSettings;
-use activity_runtime::delivery::dead_letter_topic;
+use activity_runtime::dead_letter::dead_letter_topic;
 use rdkafka::Message;
 use roaring::RoaringTreemap;
 

@@ -10,13 +10,14 @@ use bytes::Bytes;
 use clap::{Args as _, FromArgMatches as _};
 use tokio_util::sync::CancellationToken;
 
-use super::{EPOCH, Entry, FIRST, GROUP, Row, TOPIC, rows_in};
+use super::{EPOCH, Entry, FIRST, GROUP, PANICS, Row, TOPIC, rows_in};
 use crate::batch::{Mode, Sealed, TableBlock};
 use crate::claim::{Claim, Range, token};
 use crate::decoding::Schemas;
 use crate::flush::{claim, empty_claim, is_claimable, is_idle_unsaid};
 use crate::lane::{Assignment, Handled, Lane, Message, Phase};
 use crate::membership::Commit;
+use crate::resubmit::Feed;
 use crate::settings::RuntimeSettings;
 use crate::start::{Start, Witnesses, decide};
 use crate::store::Snapshot;
@@ -87,6 +88,8 @@ pub(super) struct World {
     pub(super) built: BTreeMap<String, Bytes>,
     pub(super) ledger: BTreeMap<i64, Settled>,
     pub(super) dead_letters: BTreeSet<i64>,
+    /// Why: reason and error.
+    pub(super) reasons: BTreeMap<i64, (&'static str, String)>,
     snapshots: [Option<Snapshot>; 2],
     late_snapshots: Vec<(u8, Snapshot)>,
     pub(super) late_inserts: Vec<Arc<Sealed>>,
@@ -112,6 +115,7 @@ impl World {
             built: BTreeMap::new(),
             ledger: BTreeMap::new(),
             dead_letters: BTreeSet::new(),
+            reasons: BTreeMap::new(),
             snapshots: [None, None],
             late_snapshots: Vec::new(),
             late_inserts: Vec::new(),
@@ -139,7 +143,8 @@ impl World {
     pub(super) fn drain(&mut self) {
         let end = self.log_next();
         let is_done = |(offset, claim): (i64, Claim)| offset == end && claim.end == end;
-        for _ in 0..10 {
+        // Once for each message that panics, and some more.
+        for _ in 0..10 + self.log.len() {
             self.assign();
             self.deliver(0, self.log.len());
             self.flush(true, true, Fate::Done);
@@ -209,10 +214,14 @@ impl World {
 
     /// A lane that has no place yet.
     fn lane(&self) -> Lane {
-        let (topic, name, cancel) = (TOPIC, TOPIC.name.into(), CancellationToken::new());
+        let (feed, name, cancel) = (
+            Feed::Reads(TOPIC),
+            TOPIC.name.into(),
+            CancellationToken::new(),
+        );
         let (partition, number) = (0, 1);
         let at = Assignment {
-            topic,
+            feed,
             name,
             partition,
             number,
@@ -230,14 +239,21 @@ impl World {
         *at = at.saturating_sub(again).max(first);
         let coming = &self.log[*at..self.log.len().min(*at + messages)];
         *at += coming.len();
-        let lost = |entry| hand(lane, entry, self.log_first, self.now) == Handled::RangeLost;
-        let is_lost = coming.iter().any(lost);
-        if !is_lost {
+        let begins_anew = |entry| {
+            let handled = hand(lane, entry, self.log_first, self.now);
+            matches!(handled, Handled::RangeLost | Handled::Panicked)
+        };
+        let is_over = coming.iter().any(begins_anew);
+        if !is_over {
             lane.close_redo(self.now);
         }
-        if is_lost || lane.redo_is_lost(self.log_first) {
+        if is_over || lane.redo_is_lost(self.log_first) {
+            let poisonous = std::mem::take(&mut lane.poisonous);
             self.owner = None;
             self.assign();
+            if let Some(owner) = &mut self.owner {
+                owner.lane.avoid(poisonous, self.now);
+            }
         }
     }
 
@@ -377,8 +393,11 @@ impl World {
     }
 
     fn deliver_dead_letters(&mut self, batch: &Sealed) {
-        let offsets = batch.dead_letters.iter().map(|letter| letter.offset);
-        self.dead_letters.extend(offsets);
+        for letter in &batch.dead_letters {
+            self.dead_letters.insert(letter.offset);
+            let why = (letter.reason, letter.error.clone());
+            self.reasons.insert(letter.offset, why);
+        }
     }
 
     /// As `cycle::gone` and `cycle::ledger_row`; a range that is written again must say the same.
@@ -466,6 +485,12 @@ impl World {
             notice,
         };
         lane.place(&start, FIRST, None, true, self.now).unwrap();
+        let poisonous = self.log.iter().filter(|entry| entry.payload[0] == PANICS);
+        let why = String::new;
+        lane.avoid(
+            poisonous.map(|entry| (entry.offset, why())).collect(),
+            self.now,
+        );
         for (start, Settled { end, .. }) in &self.ledger {
             for entry in &self.log[self.index(*start)..self.index(*end)] {
                 hand(&mut lane, entry, FIRST, self.now);
