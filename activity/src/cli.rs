@@ -8,6 +8,7 @@ use activity_runtime::RuntimeSettings;
 use clap::builder::TypedValueParser as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::dead_letters::DeadLettersVerb;
 use crate::verify::VerifyArgs;
 
 /// User activity, streamed: services publish each click and watch event to Kafka once; each department reads it in a consumer group of its own,
@@ -70,6 +71,9 @@ pub enum Verb {
     ///
     /// What is missing, duplicate or unexpected is named with its offsets.
     Verify(VerifyArgs),
+    /// Look at what groups rejected, and send it through again after a fix.
+    #[command(subcommand, name = "deadletters")]
+    DeadLetters(DeadLettersVerb),
     /// Measure what a group's outputs are worth.
     #[command(subcommand)]
     Quality(QualityVerb),

@@ -4,6 +4,7 @@
 
 mod cli;
 mod consume;
+mod dead_letters;
 mod print;
 mod settings_file;
 mod up;
@@ -103,6 +104,7 @@ async fn dispatch(cli: Cli, command: &clap::Command) -> anyhow::Result<Verdict> 
         Verb::Setup(args) => verbs::setup(&args, &targets()).await,
         Verb::Lag(args) => verbs::lag(&args, &targets(), stop).await,
         Verb::Verify(args) => verify::run(&args, &targets()).await,
+        Verb::DeadLetters(verb) => dead_letters::run(verb, &targets()).await,
         Verb::Quality(QualityVerb::Recommendation(args)) => {
             verbs::quality_recommendation(&args, &targets()).await
         }

@@ -39,6 +39,9 @@ pub enum Error {
         /// The group's name.
         group: String,
     },
+    /// Dead letters that were to be sent through their group again are not known to be on their way.
+    #[error("not all dead letters were resubmitted: {0}; run the same again, which sends the rest")]
+    NotResubmitted(String),
     /// A worker thread ended early.
     #[error("a worker thread ended: {0}")]
     Worker(#[from] tokio::task::JoinError),

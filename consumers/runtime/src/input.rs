@@ -7,7 +7,7 @@ use activity_schemas::{Content, DecodeError, EventKind, Topic};
 
 use crate::decoding::Schemas;
 use crate::lane::Message;
-use crate::resubmit::{Feed, Resubmit, Resubmitted};
+use crate::resubmit::{Feed, LetterSet, Resubmit};
 use crate::source::{Marks, SOURCE_HEADER, Source};
 
 /// Reads the messages of one partition, in order.
@@ -24,7 +24,7 @@ struct Resubmits {
     /// Topics that the group reads, by full name, and the full name of this one.
     topics: Vec<(Topic, String)>,
     name: String,
-    seen: Resubmitted,
+    seen: LetterSet,
     /// Offset that is handled, and when it was first.
     first: Option<(i64, Instant)>,
 }
@@ -110,9 +110,8 @@ impl Resubmits {
         replayed: bool,
         now: Instant,
     ) -> Result<Reading<'a>, Unreadable> {
-        let outer = Resubmit::at(message.headers, 0);
-        let origin = Resubmit::origin(message.headers, &self.name);
-        let (Some(outer), Some((headers_from, origin))) = (outer, origin) else {
+        let chain = Resubmit::chain(message.headers, 0, &self.name);
+        let (Some(outer), Some(origin)) = (chain.first(), chain.last()) else {
             return Err(no_source(crate::resubmit::RESUBMIT_HEADER));
         };
         let known = self.topics.iter().find(|(_, name)| name == origin.topic);
@@ -122,7 +121,7 @@ impl Resubmits {
         };
         let mut reading = Reading {
             topic: *topic,
-            headers_from,
+            headers_from: chain.len(),
             input: None,
         };
         let (epoch, partition, offset) = (outer.epoch, outer.partition, outer.offset);
