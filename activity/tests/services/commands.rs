@@ -41,6 +41,9 @@ fn a_verb_without_addresses_says_what_to_type() {
         &["setup"],
         &["produce", "simulate", "--events", "1"],
         &["quality", "recommendation"],
+        &["deadletters", "list"],
+        &["deadletters", "show", "analytics"],
+        &["deadletters", "resubmit", "analytics"],
     ] {
         let (code, _, error) = activity(verb);
         assert_eq!(code, Some(1), "{verb:?}: {error}");

@@ -10,6 +10,7 @@
 mod support;
 
 mod commands;
+mod dead_letters;
 mod delivery;
 mod flow;
 mod malformed;

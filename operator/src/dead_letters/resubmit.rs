@@ -2,6 +2,9 @@
 //!
 //! The group's topic of resubmits is both the way and the memory: it is read first, and what it has is left out. A command that was killed, or two at once, can
 //! only send a letter twice; the group takes it once. So there is no lock, and no transaction, whose markers would be holes in the log.
+//!
+//! What is left: a process that dies between writing a letter and settling its batch, and whose successor then takes the message after all because its schema
+//! came up in between, leaves a letter of a message that is processed.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
