@@ -138,6 +138,15 @@ impl World {
         command
     }
 
+    /// Where processes of these groups write what they say, one after the other.
+    pub fn log(&self, groups: &[&str]) -> PathBuf {
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!(
+            "{}-{}.log",
+            self.name,
+            groups.join("-")
+        ))
+    }
+
     /// Starts a process of groups; it is killed when dropped.
     pub fn consume(&self, groups: &[&str], more: &[&str]) -> Consumer {
         self.consume_with(groups, more, &[])
@@ -150,11 +159,7 @@ impl World {
         more: &[&str],
         environment: &[(&str, &str)],
     ) -> Consumer {
-        let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!(
-            "{}-{}.log",
-            self.name,
-            groups.join("-")
-        ));
+        let log = self.log(groups);
         let file = std::fs::File::options()
             .create(true)
             .append(true)
