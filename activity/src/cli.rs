@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use activity_operator::rewind::To;
 use activity_platform::settings::{MetricsSettings, Targets};
 use activity_producer::{ReplayArgs, SimulateArgs};
 use activity_runtime::RuntimeSettings;
 use clap::builder::TypedValueParser as _;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::dead_letters::DeadLettersVerb;
 use crate::verify::VerifyArgs;
@@ -74,6 +75,8 @@ pub enum Verb {
     /// Look at what groups rejected, and send it through again after a fix.
     #[command(subcommand, name = "deadletters")]
     DeadLetters(DeadLettersVerb),
+    /// Let a group read again from an earlier place, after a bug: its tables are built anew beside the live ones, then exchanged with them.
+    Rewind(RewindArgs),
     /// Measure what a group's outputs are worth.
     #[command(subcommand)]
     Quality(QualityVerb),
@@ -224,6 +227,43 @@ pub struct LagArgs {
 /// A cluster has an odd number of voters.
 fn brokers() -> impl clap::builder::TypedValueParser<Value = u8> {
     clap::builder::PossibleValuesParser::new(["1", "3"]).try_map(|brokers| brokers.parse::<u8>())
+}
+
+/// `activity rewind`
+#[derive(Args, Debug)]
+#[command(group = ArgGroup::new("what").required(true).args(["to", "resume", "abort"]))]
+pub struct RewindArgs {
+    /// The group.
+    #[arg(value_name = "GROUP", value_parser = group_names())]
+    pub group: String,
+    /// From where it reads again: `beginning` (all that Kafka still has), a time (2026-11-22T08:00:00Z, or how long ago: 2h), by the brokers' clock, or
+    /// offsets (clicks/0=1234,clicks/1=777; other partitions keep their place).
+    #[arg(long, value_name = "PLACE")]
+    pub to: Option<To>,
+    /// Go on with a rewind that was interrupted.
+    #[arg(long)]
+    pub resume: bool,
+    /// Give up a rewind that was interrupted: everything is as it was before.
+    #[arg(long)]
+    pub abort: bool,
+    /// Only show what would be done.
+    #[arg(long, requires = "to")]
+    pub dry_run: bool,
+    /// Do not ask.
+    #[arg(long, requires = "to")]
+    pub yes: bool,
+    /// Let the group's processes step aside, wherever they run: they wait, not ready, and go on when it is done. Without it they must be stopped first.
+    #[arg(long, conflicts_with = "abort")]
+    pub stop_group: bool,
+    /// Keep the old tables, as <table>__epoch_<n>.
+    #[arg(long, requires = "to")]
+    pub keep_old: bool,
+    /// Limits.
+    #[command(flatten)]
+    pub runtime: RuntimeSettings,
+    /// How to print the plan and the result.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// The groups' names, with what they are for in the help text.

@@ -101,9 +101,6 @@ pub struct ResubmitArgs {
     /// Only the one of this key: group/topic/partition/offset.
     #[arg(long)]
     key: Option<String>,
-    /// Letters of this epoch of the group. Default: the present one; what an earlier one rejected may have been read again since.
-    #[arg(long)]
-    epoch: Option<u32>,
     /// At most so many.
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
@@ -156,7 +153,6 @@ async fn show(args: ShowArgs, targets: &Targets) -> anyhow::Result<Verdict> {
 async fn resubmit(args: ResubmitArgs, targets: &Targets) -> anyhow::Result<Verdict> {
     let request = Request {
         filter: args.filter.filter(args.key.as_ref()),
-        epoch: args.epoch,
         limit: args.limit,
         dry_run: args.dry_run,
     };
@@ -236,8 +232,8 @@ fn report_text(report: &Report) -> String {
     for (left_out, why) in [
         (report.already, "were resubmitted before"),
         (
-            report.other_epoch,
-            "are of another epoch of the group (--epoch)",
+            report.read_again,
+            "are of messages that a rewind has read again since",
         ),
         (
             report.unsettled,

@@ -6,6 +6,7 @@ mod cli;
 mod consume;
 mod dead_letters;
 mod print;
+mod rewind;
 mod settings_file;
 mod up;
 mod verbs;
@@ -105,6 +106,7 @@ async fn dispatch(cli: Cli, command: &clap::Command) -> anyhow::Result<Verdict> 
         Verb::Lag(args) => verbs::lag(&args, &targets(), stop).await,
         Verb::Verify(args) => verify::run(&args, &targets()).await,
         Verb::DeadLetters(verb) => dead_letters::run(verb, &targets()).await,
+        Verb::Rewind(args) => rewind::run(args, &targets(), stop).await,
         Verb::Quality(QualityVerb::Recommendation(args)) => {
             verbs::quality_recommendation(&args, &targets()).await
         }

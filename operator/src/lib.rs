@@ -1,10 +1,11 @@
-//! What an operator does: set-up, verification, lag, dead letters, quality. Each verb gathers facts, computes a report without I/O, and leaves the printing to its caller.
+//! What an operator does: set-up, verification, lag, dead letters, rewind, quality. Each verb gathers facts, computes a report without I/O, and leaves the printing to its caller.
 
 pub mod dead_letters;
 mod error;
 pub mod lag;
 pub mod log;
 pub mod quality;
+pub mod rewind;
 pub mod setup;
 pub mod verify;
 

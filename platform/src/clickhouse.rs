@@ -16,6 +16,8 @@ use crate::settings::{ClickHouseSettings, SettingsError};
 const SLICE_BYTES_MAX: usize = 1024 * 1024;
 /// How long a query that our own processes ask may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a statement that moves whole tables may take.
+const MOVE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// How long a patient client asks again while nobody answers: longer than a service needs to be started again.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PATIENCE_STEP: Duration = Duration::from_millis(200);
@@ -54,6 +56,7 @@ pub struct Database {
     client: clickhouse::Client,
     name: String,
     patience: Duration,
+    query_timeout: Duration,
 }
 
 /// One insert of one block.
@@ -98,6 +101,7 @@ impl Database {
             client,
             name: settings.database.clone(),
             patience: Duration::ZERO,
+            query_timeout: QUERY_TIMEOUT,
         })
     }
 
@@ -107,6 +111,15 @@ impl Database {
     pub fn patient(self) -> Self {
         Self {
             patience: PATIENCE,
+            ..self
+        }
+    }
+
+    /// A client for statements that move whole tables: they may take as long as they need.
+    #[must_use]
+    pub fn unhurried(self) -> Self {
+        Self {
+            query_timeout: MOVE_TIMEOUT,
             ..self
         }
     }
@@ -133,7 +146,7 @@ impl Database {
                 .query_raw(&sql)
                 .with_setting("wait_end_of_query", "1")
                 .execute();
-            tokio::time::timeout(QUERY_TIMEOUT, query)
+            tokio::time::timeout(self.query_timeout, query)
                 .await
                 .map_err(|_| ClientError::TimedOut)??;
             Ok(())
@@ -190,7 +203,7 @@ impl Database {
                 .with_setting("output_format_json_quote_64bit_integers", "0")
                 .with_setting("wait_end_of_query", "1");
             let collect = async { query.fetch_bytes(format)?.collect().await };
-            let answer = tokio::time::timeout(QUERY_TIMEOUT, collect)
+            let answer = tokio::time::timeout(self.query_timeout, collect)
                 .await
                 .map_err(|_| ClientError::TimedOut)??;
             Ok(answer.to_vec())

@@ -9,12 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use activity_consumers::GROUPS;
 use activity_devstack::{Endpoints, Ports, Stack, StackOptions};
 use activity_operator::verify::GroupReport;
 use activity_operator::{setup, verify};
+use activity_platform::clickhouse::Database;
 use activity_platform::security::Protocol;
 use activity_platform::settings::Targets;
 use activity_producer::{Published, SimulateArgs};
+use activity_runtime::standing::Standing;
 use anyhow::{Context, bail};
 use serde::Serialize;
 use tokio::task::JoinHandle;
@@ -108,8 +111,9 @@ async fn on_stack(
 ) -> anyhow::Result<Verdict> {
     setup::run(targets, args.partitions).await?;
     let mut groups = GroupProcesses::start(executable, targets, data_dir.join("logs")).await?;
+    let rewound = unfinished_rewinds(targets).await?;
     tokio::select! {
-        ready = tokio::time::timeout(READY_WAIT, groups.ready(|said| eprintln!("{said}"))) => ready.context("the groups did not become ready; see their logs in the data folder")??,
+        ready = tokio::time::timeout(READY_WAIT, groups.ready(&rewound, |said| eprintln!("{said}"))) => ready.context("the groups did not become ready; see their logs in the data folder")??,
         () = stop.cancelled() => (),
     }
     if !stop.is_cancelled() {
@@ -118,6 +122,24 @@ async fn on_stack(
     let outcome = while_up(args, targets, stack, &mut groups, &stop).await;
     groups.stop().await;
     outcome
+}
+
+/// Groups whose processes wait because a rewind was interrupted. It needs these services to be finished, so that nothing here waits for it.
+async fn unfinished_rewinds(targets: &Targets) -> anyhow::Result<Vec<&'static str>> {
+    let database = Database::new(&targets.clickhouse)?.patient();
+    let mut waiting = Vec::new();
+    for group in GROUPS {
+        let standing = Standing::of(&database, group.name).await?;
+        if standing.unfinished().is_some() {
+            eprintln!(
+                "group {} waits: {}",
+                group.name,
+                standing.why_not(group.name)
+            );
+            waiting.push(group.name);
+        }
+    }
+    Ok(waiting)
 }
 
 /// To stdout; to stderr where stdout is for the JSON alone.

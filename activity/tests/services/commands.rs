@@ -37,6 +37,7 @@ fn a_verb_without_addresses_says_what_to_type() {
     for verb in [
         &["lag"][..],
         &["verify"],
+        &["rewind", "analytics", "--to", "beginning"],
         &["consume"],
         &["setup"],
         &["produce", "simulate", "--events", "1"],

@@ -15,6 +15,7 @@ mod delivery;
 mod flow;
 mod malformed;
 mod publish;
+mod rewind;
 mod schemas;
 mod tables;
 mod verify;

@@ -34,6 +34,8 @@ pub struct Sink {
     pub reads: &'static [Topic],
     /// All tables of the group.
     pub tables: &'static [&'static TableSpec],
+    /// Stands behind the name of each table: empty unless the group is rewound, into tables beside the live ones.
+    pub table_suffix: &'static str,
     /// ClickHouse.
     pub database: Database,
     /// Kafka.
@@ -42,6 +44,13 @@ pub struct Sink {
     pub settings: RuntimeSettings,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+}
+
+impl Sink {
+    /// Name of a table of the group, as this process writes it.
+    fn table(&self, spec: &TableSpec) -> String {
+        format!("{}{}", spec.name, self.table_suffix)
+    }
 }
 
 /// A claimed batch.
@@ -218,10 +227,11 @@ async fn gone(job: &Job, sink: &Sink) -> Result<Gone, Unsettled> {
     let (database, topic, partition, epoch) =
         (&sink.database, &*job.topic, job.partition, job.epoch);
     for table in sink.tables {
-        let rows = store::count_rows(database, table.name, topic, partition, range, epoch).await?;
+        let name = sink.table(table);
+        let rows = store::count_rows(database, &name, topic, partition, range, epoch).await?;
         gone.rows.insert(table.name, rows);
     }
-    let tables: Vec<&str> = sink.tables.iter().map(|table| table.name).collect();
+    let tables: Vec<String> = sink.tables.iter().map(|table| sink.table(table)).collect();
     gone.offsets_there =
         store::count_offsets(database, &tables, topic, partition, range, epoch).await?;
     gone.lost += ((range.end - range.start) as u64).saturating_sub(gone.offsets_there);
@@ -300,7 +310,7 @@ async fn count_in(
 ) -> Result<u64, Unsettled> {
     Ok(store::count_rows(
         &sink.database,
-        block.table.name,
+        &sink.table(block.table),
         &job.topic,
         job.partition,
         range,
@@ -328,7 +338,8 @@ async fn insert_all(
     is_fresh(job, sink)?;
     let started = Instant::now();
     let labels = &[sink.group, block.table.name];
-    let insert = insert_of(block, token, sink);
+    let table = sink.table(block.table);
+    let insert = insert_of(block, &table, token, sink);
     if let Err(error) = sink.database.insert(&insert).await {
         sink.metrics
             .inserts_uncertain
@@ -351,9 +362,9 @@ async fn insert_all(
     Ok(())
 }
 
-fn insert_of<'a>(block: &'a TableBlock, token: &'a str, sink: &Sink) -> Insert<'a> {
+fn insert_of<'a>(block: &TableBlock, table: &'a str, token: &'a str, sink: &Sink) -> Insert<'a> {
     Insert {
-        table: block.table.name,
+        table,
         block: block.block.clone(),
         token,
         timeout: Duration::from_millis(sink.settings.insert_timeout_ms),
@@ -435,12 +446,13 @@ async fn insert_missing(
         .map(|(name, sent_as)| format!("{name} {sent_as}"))
         .collect::<Vec<_>>()
         .join(", ");
+    let table = sink.table(block.table);
     let there = format!(
         "SELECT _offset, _n FROM {{database}}.{} WHERE {}",
-        block.table.name,
+        table,
         store::range_condition(&job.topic, job.partition, range, job.epoch)
     );
-    let insert = insert_of(block, token, sink);
+    let insert = insert_of(block, &table, token, sink);
     sink.database
         .insert_where(
             &insert,

@@ -23,18 +23,19 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::backoff;
 use crate::cycle::{Outcome, Sink};
 use crate::decoding::Schemas;
 use crate::delivery::Delivery;
 use crate::headers::KafkaHeaders;
 use crate::lane::{Handled, Lane, Message, PANICKED, Phase};
+use crate::life::Life;
 use crate::membership::{Membership, Partition};
 use crate::open::OpenEnd;
 use crate::reject_limit::RejectLimit;
 use crate::resubmit::{Feed, feeds};
+use crate::rewinds::Rewinds;
 use crate::settings::RuntimeSettings;
-use crate::store;
+use crate::standing::Role;
 
 /// How long one poll waits for a message: bounds how late a finished cycle is noticed.
 const POLL_TIMEOUT: Duration = Duration::from_millis(10);
@@ -85,6 +86,10 @@ pub(crate) struct Driver {
     pub(crate) readiness: Readiness,
     pub(crate) runtime: Handle,
     pub(crate) epoch: u32,
+    pub(crate) rewinds: Arc<Rewinds>,
+    pub(crate) role: Role,
+    /// Ends this driver's life.
+    pub(crate) over: CancellationToken,
     pub(crate) fingerprint: Option<String>,
     pub(crate) topics: Vec<(Feed, Arc<str>)>,
     /// Which of the topics the group rejects too much of.
@@ -117,91 +122,15 @@ pub(crate) struct Driver {
 /// What became of the batches of a cycle, by the number of their lane's assignment.
 pub(crate) type CycleEnd = Vec<(u64, Outcome)>;
 
-/// Runs one group until `stop` is cancelled or an error ends it. Blocking: give it a thread of its own; `runtime` carries its inserts.
-///
-/// # Errors
-/// [`RunError`] where trying again would not help. What comes and goes (brokers, registry, ClickHouse) is waited for.
-pub fn run(
-    group: &'static Group,
-    settings: RuntimeSettings,
-    clients: &Clients,
-    runtime: Handle,
-    stop: &CancellationToken,
-) -> Result<(), RunError> {
-    clients.readiness.not_ready(group.name, "joining the group");
-    let database = Database::new(&clients.targets.clickhouse)?;
-    let Some(epoch) = runtime.block_on(wait_for_epoch(
-        &database,
-        group.name,
-        &clients.readiness,
-        stop,
-    )) else {
-        return Ok(());
-    };
-    let mut driver = Driver::new(group, settings, clients, database, runtime, epoch)?;
-    let names: Vec<&str> = driver
-        .topics
-        .iter()
-        .map(|(_, name)| name.as_ref())
-        .collect();
-    driver
-        .consumer
-        .subscribe(&names)
-        .map_err(kafka::Error::from)?;
-    let mut outcome = Ok(());
-    while !stop.is_cancelled() && outcome.is_ok() {
-        outcome = driver.turn();
-    }
-    if outcome.is_ok() {
-        driver.shut_down();
-    }
-    // What is still being opened would keep the consumer, and with it the membership, alive.
-    driver.lanes.values().for_each(|lane| lane.cancel.cancel());
-    outcome
-}
-
-/// ClickHouse may come later than we do.
-async fn wait_for_epoch(
-    database: &Database,
-    group: &str,
-    readiness: &Readiness,
-    stop: &CancellationToken,
-) -> Option<u32> {
-    let mut attempt = 0;
-    loop {
-        let asked = tokio::select! {
-            () = stop.cancelled() => return None,
-            asked = store::epoch(database, group) => asked,
-        };
-        attempt += 1;
-        match asked {
-            Ok(epoch) => return Some(epoch),
-            Err(error) => {
-                if attempt == 1 {
-                    tracing::warn!(group, %error, "waiting for clickhouse; if the database is missing run `activity setup`");
-                }
-                readiness.not_ready(group, error.to_string());
-            }
-        }
-        tokio::select! {
-            () = stop.cancelled() => return None,
-            () = tokio::time::sleep(backoff(attempt)) => (),
-        }
-    }
-}
-
 /// The consumer of one group, configured for the promise.
 fn consumer(
-    group: &Group,
+    group_id: &str,
     settings: &RuntimeSettings,
     kafka_settings: &KafkaSettings,
 ) -> Result<BaseConsumer<Membership>, kafka::Error> {
     let mut config = kafka::client_config(kafka_settings)?;
     config
-        .set(
-            "group.id",
-            format!("{}{}", kafka_settings.group_prefix, group.name),
-        )
+        .set("group.id", group_id)
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "earliest")
@@ -232,15 +161,15 @@ fn consumer(
 }
 
 impl Driver {
-    fn new(
+    pub(crate) fn new(
         group: &'static Group,
         settings: RuntimeSettings,
         clients: &Clients,
-        database: Database,
         runtime: Handle,
-        epoch: u32,
+        life: Life,
     ) -> Result<Self, RunError> {
-        let consumer = Arc::new(consumer(group, &settings, &clients.targets.kafka)?);
+        let kafka = &clients.targets.kafka;
+        let consumer = Arc::new(consumer(&life.group_id, &settings, kafka)?);
         let delivery = Delivery::new(&clients.targets.kafka, group.name)?;
         let topics = feeds(group, &clients.targets.kafka.topic_prefix);
         let limits = topics
@@ -259,7 +188,8 @@ impl Driver {
             group: group.name,
             reads: group.reads,
             tables: group.tables,
-            database,
+            table_suffix: life.table_suffix,
+            database: Database::new(&clients.targets.clickhouse)?,
             delivery,
             settings: settings.clone(),
             metrics: clients.metrics.clone(),
@@ -271,7 +201,10 @@ impl Driver {
             sink: Arc::new(sink),
             readiness: clients.readiness.clone(),
             runtime,
-            epoch,
+            epoch: life.rewinds.epoch(),
+            rewinds: Arc::new(life.rewinds),
+            role: life.role,
+            over: life.over,
             fingerprint,
             lanes: HashMap::new(),
             by_partition: HashMap::new(),
@@ -297,7 +230,7 @@ impl Driver {
     }
 
     /// One turn of the loop.
-    fn turn(&mut self) -> Result<(), RunError> {
+    pub(crate) fn turn(&mut self) -> Result<(), RunError> {
         self.apply_changes();
         self.apply_opened();
         self.seek_lanes();

@@ -1,5 +1,6 @@
 //! From a message to what a group sees of it: decodes events, drops derived messages and resubmits that were seen before. No I/O.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use activity_consumers::{Input, Reject};
@@ -8,11 +9,13 @@ use activity_schemas::{Content, DecodeError, EventKind, Topic};
 use crate::decoding::Schemas;
 use crate::lane::Message;
 use crate::resubmit::{Feed, LetterSet, Resubmit};
+use crate::rewinds::Rewinds;
 use crate::source::{Marks, SOURCE_HEADER, Source};
 
 /// Reads the messages of one partition, in order.
 pub(crate) struct Reader {
     feed: Feed,
+    rewinds: Arc<Rewinds>,
     /// What was seen of derived messages: a part of the lane's state.
     pub marks: Marks,
     resubmits: Resubmits,
@@ -35,7 +38,7 @@ pub(crate) struct Reading<'a> {
     pub topic: Topic,
     /// Headers of ours in front of its own.
     pub headers_from: usize,
-    /// None: it was seen before.
+    /// None: it was seen before, or its source was read again since.
     pub input: Option<Input<'a>>,
 }
 
@@ -49,7 +52,13 @@ pub(crate) enum Unreadable {
 
 impl Reader {
     /// `name` is the full name of the topic; `reads` is what its group reads.
-    pub fn new(feed: Feed, group: &str, reads: &[Topic], name: &str) -> Self {
+    pub fn new(
+        feed: Feed,
+        group: &str,
+        reads: &[Topic],
+        name: &str,
+        rewinds: Arc<Rewinds>,
+    ) -> Self {
         let prefix = name.strip_suffix(&crate::resubmit::resubmit_topic(group));
         let resubmits = match (feed, prefix) {
             (Feed::Resubmits, Some(prefix)) => Resubmits {
@@ -64,6 +73,7 @@ impl Reader {
         };
         Self {
             feed,
+            rewinds,
             marks: Marks::default(),
             resubmits,
         }
@@ -79,7 +89,12 @@ impl Reader {
     ) -> Result<Reading<'a>, Unreadable> {
         let topic = match self.feed {
             Feed::Reads(topic) => topic,
-            Feed::Resubmits => return self.resubmits.read(message, schemas, replayed, now),
+            Feed::Resubmits => {
+                let rewinds = &self.rewinds;
+                return self
+                    .resubmits
+                    .read(message, schemas, rewinds, replayed, now);
+            }
         };
         let input = match topic.content {
             Content::Events(kind) => {
@@ -89,8 +104,8 @@ impl Reader {
             Content::Derived => {
                 let source = message.headers.get(SOURCE_HEADER).and_then(Source::parse);
                 let source = source.ok_or_else(|| no_source(SOURCE_HEADER))?;
-                self.marks
-                    .advance(&source)
+                // In this order: a message that does not count must not hide those that do.
+                (self.rewinds.count_source(&source) && self.marks.advance(&source))
                     .then(|| Input::Derived(message.payload.unwrap_or_default()))
             }
         };
@@ -107,6 +122,7 @@ impl Resubmits {
         &mut self,
         message: &Message<'a>,
         schemas: &Schemas,
+        rewinds: &Rewinds,
         replayed: bool,
         now: Instant,
     ) -> Result<Reading<'a>, Unreadable> {
@@ -125,6 +141,13 @@ impl Resubmits {
             input: None,
         };
         let (epoch, partition, offset) = (outer.epoch, outer.partition, outer.offset);
+        let counts = |link: &Resubmit<'_>| {
+            rewinds.count(link.epoch, link.topic, link.partition, link.offset)
+        };
+        // A message that was read again where it was rejected, since then, has gone through there.
+        if !chain.iter().all(counts) {
+            return Ok(reading);
+        }
         if replayed {
             self.seen.insert(epoch, outer.topic, partition, offset);
             return Ok(reading);

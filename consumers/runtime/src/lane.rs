@@ -15,6 +15,7 @@ use crate::headers::{MessageHeaders, Tail};
 use crate::input::{Reader, Reading, Unreadable};
 use crate::panics::caught;
 use crate::resubmit::Feed;
+use crate::rewinds::Rewinds;
 use crate::settings::RuntimeSettings;
 use crate::start::Start;
 use crate::store::Snapshot;
@@ -175,7 +176,7 @@ pub struct Lane {
     next: i64,
     replay_until: i64,
     redo: Option<Redo>,
-    epoch: u32,
+    rewinds: Arc<Rewinds>,
 }
 
 impl Lane {
@@ -183,7 +184,7 @@ impl Lane {
     pub fn new(
         group: &Group,
         settings: &RuntimeSettings,
-        epoch: u32,
+        rewinds: Arc<Rewinds>,
         assignment: Assignment,
     ) -> Self {
         let Assignment {
@@ -200,7 +201,7 @@ impl Lane {
         };
         Self {
             feed,
-            reader: Reader::new(feed, group.name, group.reads, &name),
+            reader: Reader::new(feed, group.name, group.reads, &name, rewinds.clone()),
             name,
             partition,
             assignment: number,
@@ -233,7 +234,7 @@ impl Lane {
             next: 0,
             replay_until: 0,
             redo: None,
-            epoch,
+            rewinds,
         }
     }
 
@@ -505,7 +506,7 @@ impl Lane {
             end,
             &self.name,
             self.partition,
-            self.epoch,
+            self.rewinds.epoch(),
             redo.map_or(Mode::First, |redo| redo.mode),
         );
         if let Some(redo) = redo {

@@ -17,7 +17,7 @@ use crate::batch::TableBlock;
 use crate::headers::MessageHeaders;
 use crate::source::{SOURCE_HEADER, Source};
 
-const EPOCH: u32 = 1;
+const EPOCH: u32 = 9;
 /// Where the log begins.
 const FIRST: i64 = 3;
 const TOPIC: Topic = Topic::derived("sums.test", Partitions::One);

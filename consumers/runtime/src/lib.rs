@@ -20,6 +20,7 @@ mod input;
 mod lane;
 #[cfg(test)]
 mod lane_tests;
+mod life;
 pub mod membership;
 mod open;
 mod panics;
@@ -29,10 +30,13 @@ mod report;
 pub mod resubmit;
 #[cfg(test)]
 mod resubmit_lane_tests;
+pub mod rewinds;
 mod settings;
 pub mod source;
+pub mod standing;
 pub mod start;
 pub mod store;
 
-pub use driver::{Clients, RunError, run};
+pub use driver::{Clients, RunError};
+pub use life::{Reread, reread, run};
 pub use settings::RuntimeSettings;

@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::backoff;
 use crate::claim::Claim;
 use crate::membership::Membership;
+use crate::rewinds::Rewinds;
+use crate::standing::{Role, Standing};
 use crate::start::{Start, Witnesses, decide};
 use crate::store::{self, PartitionOf, Snapshot};
 
@@ -31,8 +33,12 @@ pub struct Opening {
     pub topic: Arc<str>,
     /// Partition.
     pub partition: i32,
-    /// The group's epoch.
-    pub epoch: u32,
+    /// The group's epoch, and how it came to it.
+    pub rewinds: Arc<Rewinds>,
+    /// In whose name the partition is read.
+    pub role: Role,
+    /// Cancelled, so that the process begins anew, where the group is not in that epoch any more.
+    pub over: CancellationToken,
     /// Fingerprint that a snapshot must have; None: the group keeps no state.
     pub fingerprint: Option<String>,
 }
@@ -60,6 +66,8 @@ enum OpenError {
     ClickHouse(#[from] clickhouse::Error),
     #[error("a worker thread ended: {0}")]
     Worker(#[from] tokio::task::JoinError),
+    #[error("{0}")]
+    Rewound(String),
 }
 
 /// What opening says to the loop, with the number of the assignment.
@@ -111,6 +119,13 @@ async fn try_open(
     database: &Database,
     began: Instant,
 ) -> Result<Opened, OpenError> {
+    let epoch = opening.rewinds.epoch();
+    // Asked after the partition was assigned: a rewind that began before saw this member, one that begins later will.
+    let standing = Standing::of(database, opening.group).await?;
+    if standing.rewinds(opening.role).as_ref() != Some(&*opening.rewinds) {
+        opening.over.cancel();
+        return Err(OpenError::Rewound(standing.why_not(opening.group)));
+    }
     let of = PartitionOf {
         group: opening.group,
         topic: &opening.topic,
@@ -118,7 +133,7 @@ async fn try_open(
     };
     let (consumer, topic, partition) = (consumer.clone(), opening.topic.clone(), opening.partition);
     let kafka = tokio::task::spawn_blocking(move || kafka_witnesses(&consumer, &topic, partition));
-    let ledger_end = store::ledger_end(database, of, opening.epoch).await?;
+    let ledger_end = store::ledger_end(database, of, epoch).await?;
     let (committed, log_first, log_next) = kafka.await??;
     let start = decide(
         &Witnesses {
@@ -127,7 +142,7 @@ async fn try_open(
             log_first,
             log_next,
         },
-        opening.epoch,
+        epoch,
     );
     let mut opened = Opened {
         start,
@@ -142,7 +157,7 @@ async fn try_open(
         Start::Stop { .. } => return Ok(opened),
     };
     if let Some(fingerprint) = &opening.fingerprint {
-        let found = store::read_snapshot(database, of, opening.epoch, offset, fingerprint).await?;
+        let found = store::read_snapshot(database, of, epoch, offset, fingerprint).await?;
         opened.unfit_snapshot = found
             .as_ref()
             .is_some_and(|(_, snapshot)| snapshot.fingerprint != *fingerprint);

@@ -66,7 +66,7 @@ impl Driver {
         }
         self.lanes.insert(
             assignment,
-            Lane::new(self.group, &self.settings, self.epoch, at),
+            Lane::new(self.group, &self.settings, self.rewinds.clone(), at),
         );
         self.open_lane(assignment);
     }
@@ -83,7 +83,9 @@ impl Driver {
             group: self.group.name,
             topic: name,
             partition,
-            epoch: self.epoch,
+            rewinds: self.rewinds.clone(),
+            role: self.role,
+            over: self.over.clone(),
             fingerprint: self.fingerprint.clone().filter(|_| lane.keeps_state()),
         };
         self.runtime.spawn(open(
@@ -151,7 +153,7 @@ impl Driver {
         };
         let poisonous = std::mem::take(&mut lane.poisonous);
         // A fresh lane each time: what an earlier placement had built belongs to nobody.
-        let fresh = || Lane::new(self.group, &self.settings, self.epoch, at.clone());
+        let fresh = || Lane::new(self.group, &self.settings, self.rewinds.clone(), at.clone());
         let mut lane = fresh();
         let stateful = lane.rebuilds();
         if opened.unfit_snapshot {
@@ -253,7 +255,7 @@ impl Driver {
             .for_each(|assignment| self.open_lane(assignment));
     }
 
-    fn forget(&self, partition: &Partition) {
+    pub(crate) fn forget(&self, partition: &Partition) {
         self.readiness.ready(&self.part(partition));
         let (topic, id, group, m) = (
             &partition.0,

@@ -1,5 +1,6 @@
 //! A lane of resubmits: each letter counts once, in a fresh instance, as the topic that it came from first.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use activity_consumers::{
@@ -14,6 +15,7 @@ use crate::decoding::Schemas;
 use crate::headers::KafkaHeaders;
 use crate::lane::{Assignment, Handled, Lane, Message};
 use crate::resubmit::{Feed, RESUBMIT_HEADER, Resubmit};
+use crate::rewinds::{Rewind, Rewinds};
 use crate::settings::RuntimeSettings;
 use crate::start::Start;
 
@@ -59,6 +61,10 @@ impl ConsumerGroup for Seen {
 }
 
 fn lane(first: i64, at: i64) -> Lane {
+    rewound_lane(first, at, Rewinds::new(1, []))
+}
+
+fn rewound_lane(first: i64, at: i64, rewinds: Rewinds) -> Lane {
     let command = RuntimeSettings::augment_args(clap::Command::new("").no_binary_name(true));
     let matches = command.get_matches_from([""; 0]);
     let settings = RuntimeSettings::from_arg_matches(&matches).unwrap();
@@ -69,7 +75,7 @@ fn lane(first: i64, at: i64) -> Lane {
         number: 1,
         cancel: CancellationToken::new(),
     };
-    let mut lane = Lane::new(&GROUP, &settings, 1, at_resubmits);
+    let mut lane = Lane::new(&GROUP, &settings, Arc::new(rewinds), at_resubmits);
     let start = Start::At {
         offset: at,
         lost: None,
@@ -134,6 +140,24 @@ fn each_letter_counts_once_however_often_it_was_sent_and_sees_no_state() {
         [0; 24],
         "each was the first of its instance"
     );
+}
+
+#[test]
+fn what_was_read_again_by_a_rewind_counts_there_and_not_as_a_resubmit() {
+    let points = [(READ.to_owned(), 0, 10), (NAME.to_owned(), 0, 0)];
+    let rewind = Rewind {
+        epoch: 2,
+        points: points.into_iter().collect(),
+    };
+    let mut lane = rewound_lane(0, 0, Rewinds::new(2, [rewind]));
+    let again = [(NAME, 1), (READ, 4)];
+    for (offset, chain) in [&[(READ, 9)][..], &[(READ, 10)], &again].iter().enumerate() {
+        let handled = hand(&mut lane, offset as i64, chain, b"good");
+        assert_eq!(handled, Handled::Taken(None));
+    }
+    lane.seal(Instant::now());
+    let batch = lane.sealed.unwrap();
+    assert_eq!((batch.counts.events, batch.tables[0].rows), (3, 1));
 }
 
 #[test]

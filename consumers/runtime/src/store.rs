@@ -153,7 +153,7 @@ pub async fn count_rows(
 /// If ClickHouse does not answer.
 pub async fn count_offsets(
     database: &Database,
-    tables: &[&str],
+    tables: &[String],
     topic: &str,
     partition: i32,
     range: Range,

@@ -19,7 +19,8 @@ use activity_runtime::cycle::now_ms;
 use activity_runtime::dead_letter::{Letter, NAMES, TOPIC_BYTES_MAX};
 use activity_runtime::headers::{KafkaHeaders, MessageHeaders};
 use activity_runtime::resubmit::{LetterSet, RESUBMIT_HEADER, Resubmit};
-use activity_runtime::store;
+use activity_runtime::rewinds::Rewinds;
+use activity_runtime::standing::{Role, Standing};
 use rdkafka::ClientContext;
 use rdkafka::Message;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -42,8 +43,6 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 pub struct Request {
     /// Which letters.
     pub filter: Filter,
-    /// Letters of this epoch; None: of the group's present one. What an earlier epoch rejected may have been read again by a rewind.
-    pub epoch: Option<u32>,
     /// At most so many.
     pub limit: Option<u64>,
     /// Only say how many.
@@ -63,8 +62,8 @@ pub struct Report {
     pub resubmitted: u64,
     /// Left out: resubmitted before.
     pub already: u64,
-    /// Left out: of another epoch.
-    pub other_epoch: u64,
+    /// Left out: a rewind has read their messages again since, or was given up.
+    pub read_again: u64,
     /// Left out: the group has not settled the batch that they belong to; try again.
     pub unsettled: u64,
     /// Left out: too large to have been written whole. Their messages are in the source topic.
@@ -83,15 +82,13 @@ pub async fn run(
     request: Request,
     progress: impl Fn(u64, u64) + Send + Sync + 'static,
 ) -> Result<Report, Error> {
-    let epoch = match request.epoch {
-        Some(epoch) => epoch,
-        None => {
-            let database = Database::new(&targets.clickhouse)?.patient();
-            store::epoch(&database, group.name).await?
-        }
-    };
+    let database = Database::new(&targets.clickhouse)?.patient();
+    let standing = Standing::of(&database, group.name).await?;
+    let rewinds = standing
+        .rewinds(Role::Live)
+        .ok_or_else(|| Error::NotResubmitted(standing.why_not(group.name)))?;
     let kafka = targets.kafka.clone();
-    let resubmit = move || resubmit(&kafka, group, &request, epoch, &progress);
+    let resubmit = move || resubmit(&kafka, group, &request, rewinds, &progress);
     tokio::task::spawn_blocking(resubmit).await?
 }
 
@@ -99,7 +96,7 @@ fn resubmit(
     kafka: &KafkaSettings,
     group: &'static Group,
     request: &Request,
-    epoch: u32,
+    rewinds: Rewinds,
     progress: Progress<'_>,
 ) -> Result<Report, Error> {
     let topics = Topics::of(group, kafka);
@@ -107,7 +104,7 @@ fn resubmit(
         sent: sent(kafka, &topics, progress)?,
         seen: LetterSet::default(),
         committed: Committed::of(group, kafka)?,
-        epoch,
+        rewinds,
         limit: request.limit.unwrap_or(u64::MAX),
         report: Report {
             group: group.name.to_owned(),
@@ -156,7 +153,7 @@ struct Choice {
     sent: LetterSet,
     seen: LetterSet,
     committed: Committed,
-    epoch: u32,
+    rewinds: Rewinds,
     limit: u64,
     report: Report,
 }
@@ -172,8 +169,8 @@ impl Choice {
         report.matched += 1;
         let counted = if self.sent.contains(epoch, topic, partition, offset) {
             &mut report.already
-        } else if epoch != self.epoch {
-            &mut report.other_epoch
+        } else if !self.rewinds.count(epoch, topic, partition, offset) {
+            &mut report.read_again
         } else if letter.cut.is_some() {
             &mut report.cut
         } else if !self.committed.is_past(topic, partition, offset) {
@@ -333,7 +330,7 @@ mod tests {
             sent: LetterSet::default(),
             seen: LetterSet::default(),
             committed: Committed(vec![committed]),
-            epoch: 1,
+            rewinds: Rewinds::new(1, []),
             limit,
             report: Report::default(),
         }
@@ -385,7 +382,7 @@ mod tests {
             resubmitted: 2,
             already: 1,
             cut: 1,
-            other_epoch: 1,
+            read_again: 1,
             unsettled: 1,
             beyond_limit: 1,
             ..Report::default()

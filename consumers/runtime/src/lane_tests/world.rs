@@ -18,6 +18,7 @@ use crate::flush::{claim, empty_claim, is_claimable, is_idle_unsaid};
 use crate::lane::{Assignment, Handled, Lane, Message, Phase};
 use crate::membership::Commit;
 use crate::resubmit::Feed;
+use crate::rewinds::{Points, Rewind, Rewinds};
 use crate::settings::RuntimeSettings;
 use crate::start::{Start, Witnesses, decide};
 use crate::store::Snapshot;
@@ -227,7 +228,13 @@ impl World {
             number,
             cancel,
         };
-        Lane::new(&GROUP, &self.settings, EPOCH, at)
+        // Messages of earlier epochs count as long as nothing was read again.
+        let raised = (2..=EPOCH).map(|epoch| Rewind {
+            epoch,
+            points: Points::default(),
+        });
+        let rewinds = Arc::new(Rewinds::new(EPOCH, raised));
+        Lane::new(&GROUP, &self.settings, rewinds, at)
     }
 
     /// As `Driver::receive` and `Driver::tend_redos`.
