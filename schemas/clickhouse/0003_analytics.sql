@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS {database}.clicks
     _appended_at DateTime64(3, 'UTC') COMMENT 'When the broker appended that event' CODEC(Delta, ZSTD(1)),
     INDEX by_user user_id TYPE bloom_filter(0.01) GRANULARITY 1,
     PROJECTION per_minute (SELECT toStartOfMinute(occurred_at) AS minute, country, count(), uniq(user_id) GROUP BY minute, country),
-    PROJECTION by_offset (SELECT _topic, _partition, _offset, _n ORDER BY _topic, _partition, _offset)
+    PROJECTION by_offset (SELECT _topic, _partition, _offset, _n, _epoch ORDER BY _topic, _partition, _offset)
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(_appended_at)
@@ -57,7 +57,7 @@ CREATE TABLE IF NOT EXISTS {database}.watches
     _appended_at DateTime64(3, 'UTC') COMMENT 'When the broker appended that event' CODEC(Delta, ZSTD(1)),
     INDEX by_user user_id TYPE bloom_filter(0.01) GRANULARITY 1,
     PROJECTION per_minute (SELECT toStartOfMinute(occurred_at) AS minute, country, action, count(), uniq(user_id), sum(rebuffer_ms) GROUP BY minute, country, action),
-    PROJECTION by_offset (SELECT _topic, _partition, _offset, _n ORDER BY _topic, _partition, _offset)
+    PROJECTION by_offset (SELECT _topic, _partition, _offset, _n, _epoch ORDER BY _topic, _partition, _offset)
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(_appended_at)

@@ -13,7 +13,7 @@ CREATE TABLE IF NOT EXISTS {database}.recommendations
     _n UInt32 COMMENT 'Which row of that message in this table, from 0' CODEC(ZSTD(1)),
     _epoch UInt32 COMMENT 'Epoch of the group that wrote the row; a rewind raises it' CODEC(ZSTD(1)),
     _appended_at DateTime64(3, 'UTC') COMMENT 'When the broker appended that message' CODEC(Delta, ZSTD(1)),
-    PROJECTION by_offset (SELECT _topic, _partition, _offset, _n ORDER BY _topic, _partition, _offset)
+    PROJECTION by_offset (SELECT _topic, _partition, _offset, _n, _epoch ORDER BY _topic, _partition, _offset)
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(_appended_at)
@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS {database}.recommendation_outcomes
     _n UInt32 COMMENT 'Which row of that message in this table, from 0' CODEC(ZSTD(1)),
     _epoch UInt32 COMMENT 'Epoch of the group that wrote the row; a rewind raises it' CODEC(ZSTD(1)),
     _appended_at DateTime64(3, 'UTC') COMMENT 'When the broker appended that message' CODEC(Delta, ZSTD(1)),
-    PROJECTION by_offset (SELECT _topic, _partition, _offset, _n ORDER BY _topic, _partition, _offset)
+    PROJECTION by_offset (SELECT _topic, _partition, _offset, _n, _epoch ORDER BY _topic, _partition, _offset)
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(_appended_at)
@@ -57,7 +57,7 @@ CREATE TABLE IF NOT EXISTS {database}.recommendation_completions
     _n UInt32 COMMENT 'Which row of that message in this table, from 0' CODEC(ZSTD(1)),
     _epoch UInt32 COMMENT 'Epoch of the group that wrote the row; a rewind raises it' CODEC(ZSTD(1)),
     _appended_at DateTime64(3, 'UTC') COMMENT 'When the broker appended that message' CODEC(Delta, ZSTD(1)),
-    PROJECTION by_offset (SELECT _topic, _partition, _offset, _n ORDER BY _topic, _partition, _offset)
+    PROJECTION by_offset (SELECT _topic, _partition, _offset, _n, _epoch ORDER BY _topic, _partition, _offset)
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(_appended_at)

@@ -310,6 +310,7 @@ fn a_range_that_was_skipped_by_hand_is_missing_and_only_in_its_time() {
         assert_eq!(code, Some(3), "{report:#}");
         let expected: BTreeSet<Place> = skipped
             .iter()
+            .filter(|lag| lag.end > 0)
             .map(|lag| {
                 let committed = lag.committed.unwrap();
                 let range = Range {

@@ -263,20 +263,11 @@ impl Run<'_> {
         span: Span,
     ) -> Result<PartitionReport, Error> {
         let letters: PartitionLetters<'_> = known.letters.of(&of.topic, of.partition);
-        let is_mixed = |table: &str| {
-            known.strangers.iter().any(|strangers| {
-                (strangers.table, &strangers.topic, strangers.partition)
-                    == (table, &of.topic, of.partition)
-            })
-        };
         let mut tables: Vec<TableRows<'_>> = known
             .group
             .tables
             .iter()
-            .map(|table| {
-                let mixed = is_mixed(table.name);
-                TableRows::new(&self.database, table.name, of, known.epoch, mixed)
-            })
+            .map(|table| TableRows::new(&self.database, table.name, of, known.epoch))
             .collect();
         let mut report = PartitionReport {
             events: 0,

@@ -1,7 +1,6 @@
 //! Asks tables what they have of the ledger's ranges.
 //!
-//! The server counts the rows of a whole window of ranges in one query, from the projection `by_offset`. That does not hold `_epoch`, so rows of other
-//! epochs are looked for first, in one pass over the narrow columns; only where there are some does the count read the table itself.
+//! The server counts the rows of a whole window of ranges in one query, from the projection `by_offset`. Rows of other epochs are looked for in one pass.
 
 use std::collections::BTreeMap;
 
@@ -116,22 +115,13 @@ pub struct TableRows<'a> {
 }
 
 impl<'a> TableRows<'a> {
-    /// Nothing is asked yet. `mixed`: there are rows of other epochs among them.
-    pub fn new(
-        database: &'a Database,
-        table: &'static str,
-        of: &PartitionLag,
-        epoch: u32,
-        mixed: bool,
-    ) -> Self {
-        let mut condition = format!(
-            "_topic = {} AND _partition = {}",
+    /// Nothing is asked yet.
+    pub fn new(database: &'a Database, table: &'static str, of: &PartitionLag, epoch: u32) -> Self {
+        let condition = format!(
+            "_topic = {} AND _partition = {} AND _epoch = {epoch}",
             quoted(&of.topic),
             of.partition
         );
-        if mixed {
-            condition += &format!(" AND _epoch = {epoch}");
-        }
         Self {
             database,
             table,
