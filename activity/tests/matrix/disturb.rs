@@ -59,7 +59,7 @@ pub async fn run(stack: &mut Stack, scene: &mut Scene) {
         Disturbance::EngineHung => hung(stack, scene, Service::ClickHouse, HUNG).await,
         Disturbance::EngineReadOnly => troubled(stack, scene, EngineTrouble::ReadOnly).await,
         Disturbance::EngineOutOfMemory => {
-            troubled(stack, scene, EngineTrouble::QueryMemory(2_000_000)).await;
+            troubled(stack, scene, EngineTrouble::QueryMemory(8_000_000)).await;
         }
         Disturbance::EngineDiskFull => disk_full(scene).await,
         Disturbance::EngineFileSize => file_size(stack, scene).await,
