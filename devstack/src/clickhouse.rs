@@ -22,7 +22,10 @@ const SERVE: &str = "SYSTEM START LISTEN HTTP; \
 const WHERE_IS_IT: &str =
     "/?query=SELECT%20path%20FROM%20system.disks%20WHERE%20name%3D%27default%27%20FORMAT%20TSVRaw";
 
-/// What an engine can be made to lack, for fault tests.
+/// The user whom an [`EngineTrouble`] befalls; no password, as `default`. The engine's own start-up query and devstack's probe run as `default` and must go on.
+pub const TROUBLED_USER: &str = "troubled";
+
+/// What an engine can be made to lack for queries of [`TROUBLED_USER`], for fault tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineTrouble {
     /// Nothing.
@@ -35,7 +38,7 @@ pub enum EngineTrouble {
 }
 
 impl EngineTrouble {
-    /// Elements of the default profile.
+    /// Elements of the user's profile.
     fn profile(self) -> String {
         match self {
             EngineTrouble::None => String::new(),
@@ -85,38 +88,36 @@ fn config(memory_bytes_max: u64) -> String {
 
 /// Who may come in, and what holds for their queries.
 fn users(users: &[User], trouble: EngineTrouble) -> String {
-    let users: String = users.iter().map(user).collect();
+    // Any user of the engine can read files, so it serves loopback alone, and there a password guards nothing.
+    let open = [("default", "default"), (TROUBLED_USER, TROUBLED_USER)];
+    let open = open.map(|(name, profile)| user(name, "", profile));
+    let guarded = users
+        .iter()
+        .map(|User { name, password }| user(name, password, "default"));
+    let users: String = open.into_iter().chain(guarded).collect();
     let profile = trouble.profile();
     format!(
         r#"<!-- written at each start -->
 <clickhouse>
     <profiles>
         <default>
-            <log_queries>0</log_queries>{profile}
+            <log_queries>0</log_queries>
         </default>
+        <{TROUBLED_USER}>
+            <profile>default</profile>{profile}
+        </{TROUBLED_USER}>
     </profiles>
     <quotas>
         <default/>
     </quotas>
-    <users>
-        <!-- Any user of the engine can read files, so it serves loopback alone, and there a password guards nothing. -->
-        <default>
-            <password></password>
-            <networks>
-                <ip>127.0.0.1</ip>
-            </networks>
-            <profile>default</profile>
-            <quota>default</quota>
-        </default>{users}
+    <users>{users}
     </users>
 </clickhouse>
 "#
     )
 }
 
-/// A user with a password, who may do what `default` may.
-fn user(user: &User) -> String {
-    let User { name, password } = user;
+fn user(name: &str, password: &str, profile: &str) -> String {
     format!(
         "
         <{name}>
@@ -124,7 +125,7 @@ fn user(user: &User) -> String {
             <networks>
                 <ip>127.0.0.1</ip>
             </networks>
-            <profile>default</profile>
+            <profile>{profile}</profile>
             <quota>default</quota>
         </{name}>"
     )

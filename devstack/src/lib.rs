@@ -29,7 +29,7 @@ mod site;
 mod stack;
 
 pub use cache::{Downloads, PartDownload, prefetch};
-pub use clickhouse::EngineTrouble;
+pub use clickhouse::{EngineTrouble, TROUBLED_USER};
 pub use error::StackError;
 pub use folder::{erase, find_running};
 pub use launch::{bound, run_hidden_verb};

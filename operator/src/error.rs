@@ -39,6 +39,14 @@ pub enum Error {
         /// The group's name.
         group: String,
     },
+    /// Some of a group's tables are of the old epoch and some of the new one.
+    #[error(
+        "the tables of {group} are being exchanged by a rewind: verify it again when the rewind is done (`activity rewind {group} --resume` if it was interrupted)"
+    )]
+    Exchanging {
+        /// The group's name.
+        group: String,
+    },
     /// Dead letters that were to be sent through their group again are not known to be on their way.
     #[error("not all dead letters were resubmitted: {0}; run the same again, which sends the rest")]
     NotResubmitted(String),

@@ -71,6 +71,18 @@ points! {
     BetweenStatements = "between_statements",
     /// All statements of a migration were run, and nobody knows it yet.
     BeforeMigrationRow = "before_migration_row",
+    /// A rewind has copied the rows that stay, and nobody knows it yet.
+    RewindCopied = "rewind_copied",
+    /// A rewind has read again what it replaces, and nobody knows it yet.
+    RewindRead = "rewind_read",
+    /// One table of a rewound group is exchanged, the others and the offsets are not.
+    BetweenExchanges = "between_exchanges",
+    /// The tables of a rewound group are exchanged, its offsets are not yet those of the rewind.
+    BeforeRewindCommit = "before_rewind_commit",
+    /// The offsets of a rewound group are those of the rewind, its epoch is the old one.
+    BeforeEpoch = "before_epoch",
+    /// A rewound group is in its new epoch, its old tables are still there.
+    AfterEpoch = "after_epoch",
 }
 
 impl fmt::Display for Point {

@@ -26,7 +26,7 @@ use crate::support::{Consumer, PATIENCE, World, fresh_stack_of, groups};
 const RATE: f64 = 2_000.0;
 const PARTITIONS: u16 = 2;
 /// Small batches and short timeouts, so that points are passed often and outages end soon.
-const TUNING: &[&str] = &[
+pub const TUNING: &[&str] = &[
     "--batch-age-ms",
     "200",
     "--insert-timeout-ms",
@@ -278,6 +278,15 @@ impl Scene {
     pub fn kill(&mut self, index: usize) {
         self.consumers[index].kill();
         self.kills += 1;
+    }
+
+    /// Stops a process in order, and waits until nobody is in the group.
+    pub async fn stop(&mut self, index: usize) {
+        assert_eq!(self.consumers[index].terminate(), Some(0));
+        self.until("the group is empty", || async {
+            self.membership().await.1 == 0
+        })
+        .await;
     }
 
     /// Now is the moment that recovery counts from: until all that is published by now is committed. The broker must answer.

@@ -2,6 +2,9 @@
 
 use activity_platform::fault::Point;
 
+/// The group of most cells.
+const ANALYTICS: &str = "analytics";
+
 /// What is done to the group, or to what it stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disturbance {
@@ -57,7 +60,11 @@ pub enum Disturbance {
     RetentionPassed,
     /// A topic is deleted and made anew; the group says so, and goes on in another database.
     TopicRecreated,
-    /// Two instances are stopped and continued in turn for 20 s (60 s where all cells run), so that each takes the other's partitions.
+    /// `activity rewind` to the middle of what is settled is killed at the point, and resumed.
+    RewindKilled,
+    /// `activity rewind` is killed at the point, and given up.
+    RewindGivenUp,
+    /// Two instances are stopped and continued in turn for two minutes, so that each takes the other's partitions.
     Fight,
 }
 
@@ -79,7 +86,7 @@ impl Cell {
         Self {
             disturbance,
             at,
-            group: "analytics",
+            group: ANALYTICS,
             malformed_share: 0.0,
             short: false,
         }
@@ -126,10 +133,12 @@ impl Cell {
                     name.push(letter.to_ascii_lowercase());
                     name
                 });
-        match self.at {
-            Some((point, nth)) => format!("{disturbance}_{point}_{nth}"),
-            None => disturbance,
-        }
+        let at = self.at.map(|(point, nth)| format!("_{point}_{nth}"));
+        let group = (self.group != ANALYTICS).then(|| format!("_{}", self.group));
+        [Some(disturbance), at, group]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// What happens, in words.
@@ -175,6 +184,8 @@ impl Cell {
             Disturbance::TopicRecreated => {
                 "a topic is deleted and made anew; the group goes on in another database"
             }
+            Disturbance::RewindKilled => "`activity rewind` is killed and resumed",
+            Disturbance::RewindGivenUp => "`activity rewind` is killed and given up",
             Disturbance::Fight => {
                 "two instances are stopped and continued in turn, each taking the other's partitions"
             }
@@ -232,7 +243,22 @@ pub fn all() -> Vec<Cell> {
     for point in [P::InsertBody, P::InsertAnswered, P::BeforeLedger] {
         cells.push(at(D::EngineKilled, point, 2));
     }
+    for (point, nth) in [
+        (P::RewindCopied, 1),
+        (P::AfterCommit, 2),
+        (P::InsertAnswered, 2),
+        (P::RewindRead, 1),
+        (P::BeforeRewindCommit, 1),
+        (P::BeforeEpoch, 1),
+        (P::AfterEpoch, 1),
+    ] {
+        cells.push(at(D::RewindKilled, point, nth));
+    }
     cells.extend([
+        at(D::RewindKilled, P::BetweenExchanges, 1).short(),
+        at(D::RewindKilled, P::RewindRead, 1).group("recommendation"),
+        at(D::RewindGivenUp, P::RewindCopied, 1),
+        at(D::RewindGivenUp, P::InsertAnswered, 2),
         Cell::new(D::EngineKilledAtItsLog, None).short(),
         Cell::new(D::EngineRestarted, None),
         Cell::new(D::EngineHung, None),

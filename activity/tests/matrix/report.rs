@@ -8,7 +8,7 @@ use crate::cells::Cell;
 /// One cell, while the matrix runs.
 pub fn line(cell: &Cell, outcome: &Outcome) -> String {
     let mut line = format!(
-        "{:<40} {:>7} events {:>7} rows  missing {} duplicate {} unexpected {}  {:>5.1} s",
+        "{:<46} {:>7} events {:>7} rows  missing {} duplicate {} unexpected {}  {:>5.1} s",
         cell.name(),
         outcome.events,
         outcome.rows,

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use activity_consumers::Group;
 use activity_platform::clickhouse::Database;
+use activity_platform::fault::{self, Point};
 use activity_platform::metrics::Metrics;
 use activity_platform::settings::{KafkaSettings, Targets};
 use activity_runtime::RuntimeSettings;
@@ -254,6 +255,7 @@ impl<'a> Rewinder<'a> {
             tables::copy_rows(&self.mover, table.name, record).await?;
         }
         tables::copy_ledger(&self.mover, self.group, record).await?;
+        fault::reach(Point::RewindCopied);
         record.tables = tables::identities(&self.database, self.group).await?;
         self.write(record, Phase::Reading).await
     }
@@ -272,6 +274,7 @@ impl<'a> Rewinder<'a> {
         reading
             .read(self.settings.clone(), self.metrics.clone(), &self.stop)
             .await?;
+        fault::reach(Point::RewindRead);
         self.write(record, Phase::Exchanging).await
     }
 
@@ -285,6 +288,7 @@ impl<'a> Rewinder<'a> {
         })
         .await?;
         tables::exchange(&self.mover, self.group, record).await?;
+        fault::reach(Point::BeforeRewindCommit);
         // The group goes on where the reading group stands, with the same words: a claim that it left in flight is in flight for the group.
         let kafka = self.targets.kafka.clone();
         blocking(move || {
@@ -292,8 +296,10 @@ impl<'a> Rewinder<'a> {
             Ok(client.commit(&offsets)?)
         })
         .await?;
+        fault::reach(Point::BeforeEpoch);
         let row = serde_json::json!({ "consumer_group": self.group.name, "epoch": record.epoch });
         self.database.insert_json("epochs", &[row]).await?;
+        fault::reach(Point::AfterEpoch);
         if record.keep_old {
             tables::keep_old(&self.mover, self.group, record).await?;
         } else {

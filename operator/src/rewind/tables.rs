@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use activity_consumers::Group;
 use activity_platform::clickhouse::{Database, Error, quoted};
+use activity_platform::fault::{self, Point};
 use activity_runtime::rewinds::Points;
 use activity_runtime::standing::Record;
 use serde::Deserialize;
@@ -264,6 +265,7 @@ pub async fn exchange(database: &Database, group: &Group, record: &Record) -> Re
             beside(table.name)
         );
         database.execute(&sql).await?;
+        fault::reach(Point::BetweenExchanges);
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use activity_consumers::Group;
 use activity_platform::clickhouse::Database;
 use activity_platform::settings::Targets;
-use activity_runtime::store;
+use activity_runtime::standing::{Phase, Standing};
 use activity_schemas::Content;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
@@ -155,15 +155,26 @@ struct PartitionReport {
 impl Run<'_> {
     async fn verify(&self, group: &'static Group) -> Result<GroupReport, Error> {
         for _ in 0..ATTEMPTS_MAX {
-            let epoch = store::epoch(&self.database, group.name).await?;
+            let epoch = self.settled_epoch(group).await?;
             let report = self.verify_epoch(group, epoch).await?;
-            if store::epoch(&self.database, group.name).await? == epoch {
+            if self.settled_epoch(group).await? == epoch {
                 return Ok(report);
             }
         }
         Err(Error::Rewound {
             group: group.name.to_owned(),
         })
+    }
+
+    /// The group's epoch, as long as all its tables are of one.
+    async fn settled_epoch(&self, group: &'static Group) -> Result<u32, Error> {
+        let standing = Standing::of(&self.database, group.name).await?;
+        match standing.unfinished() {
+            Some(rewind) if rewind.phase == Phase::Exchanging => Err(Error::Exchanging {
+                group: group.name.to_owned(),
+            }),
+            _ => Ok(standing.epoch()),
+        }
     }
 
     async fn verify_epoch(&self, group: &'static Group, epoch: u32) -> Result<GroupReport, Error> {
