@@ -17,7 +17,7 @@ use crate::support::{Consumer, World, fresh_stack_of, groups, peak_memory_bytes}
 
 const BROKERS: u8 = 3;
 const PARTITIONS: u16 = 4;
-/// From one kill to the next.
+/// From one kill to the next, on average; a service that takes longer to come back delays the next kill.
 const PERIOD: Duration = Duration::from_secs(10);
 /// What was not consumed while things were killed must be consumed then.
 const CATCH_UP: Duration = Duration::from_secs(15 * 60);
@@ -69,12 +69,14 @@ impl Soak {
     async fn run(mut self, length: Duration, seed: u64, rate: f64) -> ExitCode {
         let stop = CancellationToken::new();
         let traffic = self.start_traffic(seed, rate, stop.clone());
-        let began = Instant::now();
-        let mut step = 0;
-        while began.elapsed() < length {
+        let (began, mut due, mut step) = (Instant::now(), Duration::ZERO, 0);
+        loop {
             // The moment is what is random; nothing is waited for.
-            let pause = PERIOD.mul_f64(0.5 + random(seed, 2 * step + 1) as f64 / u64::MAX as f64);
-            tokio::time::sleep(pause.min(length.saturating_sub(began.elapsed()))).await;
+            due += PERIOD.mul_f64(0.5 + random(seed, 2 * step + 1) as f64 / u64::MAX as f64);
+            tokio::time::sleep(due.min(length).saturating_sub(began.elapsed())).await;
+            if began.elapsed() >= length {
+                break;
+            }
             let killed = self.kill(random(seed, 2 * step)).await;
             step += 1;
             let lag: i64 = self.lags().await.iter().sum();
