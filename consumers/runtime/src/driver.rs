@@ -18,6 +18,7 @@ use activity_platform::registry::{self, Registry};
 use activity_platform::settings::{KafkaSettings, Targets};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
@@ -36,6 +37,7 @@ use crate::resubmit::{Feed, feeds};
 use crate::rewinds::Rewinds;
 use crate::settings::RuntimeSettings;
 use crate::standing::Role;
+use crate::trouble::ReadTrouble;
 
 /// How long one poll waits for a message: bounds how late a finished cycle is noticed.
 const POLL_TIMEOUT: Duration = Duration::from_millis(10);
@@ -107,6 +109,7 @@ pub(crate) struct Driver {
     pub(crate) cycles: (Sender<CycleEnd>, Receiver<CycleEnd>),
     pub(crate) next_cycle_at: Instant,
     pub(crate) commits_fail_since: Option<Instant>,
+    pub(crate) read_trouble: ReadTrouble,
     /// Deliveries that failed in a row, by partition.
     pub(crate) delivery_failures: HashMap<Partition, u32>,
     /// Snapshots on their way.
@@ -212,6 +215,7 @@ impl Driver {
             cycle_began: None,
             full_since: None,
             commits_fail_since: None,
+            read_trouble: ReadTrouble::default(),
             registry_silent_until: Instant::now(),
             cycles: channel(),
             next_cycle_at: Instant::now(),
@@ -281,12 +285,22 @@ impl Driver {
             match consumer.poll(timeout) {
                 None => break,
                 Some(Ok(message)) => self.receive(&message),
-                Some(Err(error)) => tracing::debug!(group = self.group.name, %error, "poll"),
+                Some(Err(error)) => self.poll_failed(&error),
             }
             timeout = Duration::ZERO;
             if std::mem::take(&mut self.limit_passed) {
                 break;
             }
+        }
+    }
+
+    fn poll_failed(&mut self, error: &KafkaError) {
+        let (group, now) = (self.group.name, Instant::now());
+        tracing::debug!(group, %error, "poll");
+        if self.read_trouble.note(error, now)
+            && let Some(why) = self.read_trouble.why(now)
+        {
+            tracing::warn!(group, "{why}");
         }
     }
 

@@ -36,6 +36,7 @@ pub mod source;
 pub mod standing;
 pub mod start;
 pub mod store;
+mod trouble;
 
 pub use driver::{Clients, RunError};
 pub use life::{Reread, reread, run};

@@ -42,6 +42,8 @@ impl Driver {
         } else if is_long(self.commits_fail_since, COMMITS_FAIL_FOR) {
             self.readiness
                 .not_ready(self.group.name, "kafka takes no commit");
+        } else if let Some(why) = self.read_trouble.why(now) {
+            self.readiness.not_ready(self.group.name, why);
         } else if let Some(why) = self
             .limits
             .iter()

@@ -1,0 +1,61 @@
+//! What others' clients may send although ours never do: packed batches of every kind, header names that are not UTF-8, an event that is as large as Kafka takes.
+
+use activity_schemas::codec::Encoder;
+use activity_schemas::{ClickEvent, EventKind};
+
+use crate::dead_letters::{Raw, publish};
+use crate::in_world;
+use crate::support::World;
+
+/// The schema id that the set-up gave to what a topic carries.
+async fn schema_id(world: &World, topic: &str) -> u32 {
+    let registry = world.targets.registry.url().unwrap();
+    let subject = format!("{}{topic}-value", world.targets.kafka.topic_prefix);
+    let answer = reqwest::get(format!("{registry}/subjects/{subject}/versions/latest"))
+        .await
+        .unwrap();
+    let answer: serde_json::Value = answer.json().await.unwrap();
+    answer["id"].as_u64().unwrap() as u32
+}
+
+fn message(payload: Vec<u8>) -> Raw {
+    Raw {
+        key: Some(b"u1".to_vec()),
+        payload: Some(payload),
+        headers: Vec::new(),
+    }
+}
+
+fn click(schema_id: u32, n: usize) -> Raw {
+    let event_id = format!("00000000-0000-4000-8000-{n:012x}");
+    let event = ClickEvent {
+        event_id: &event_id,
+        occurred_at: 1_700_000_000_000,
+        received_at: 1_700_000_000_500,
+        user_id: "u1",
+        ..ClickEvent::default()
+    };
+    let mut payload = Vec::new();
+    Encoder::new(EventKind::Click, schema_id)
+        .unwrap()
+        .encode(&event, &mut payload)
+        .unwrap();
+    message(payload)
+}
+
+#[test]
+fn a_batch_is_read_however_its_producer_packs_it() {
+    in_world("packed", 1, |world| async move {
+        let id = schema_id(&world, "clicks").await;
+        let codecs = ["zstd", "lz4", "snappy", "gzip", "none"];
+        for (at, codec) in codecs.into_iter().enumerate() {
+            let messages: Vec<Raw> = (0..100).map(|n| click(id, at * 100 + n)).collect();
+            let config = [("compression.type", codec), ("linger.ms", "20")];
+            publish(&world, "clicks", &messages, &config);
+        }
+        let consumer = world.consume(&["analytics"], &[]);
+        world.caught_up(&["analytics"]).await;
+        let reports = world.verified(&["analytics"]).await;
+        assert_eq!(reports[0].rows["clicks"], 500, "{}", consumer.log());
+    });
+}
