@@ -1,7 +1,7 @@
 //! What others' clients may send although ours never do: packed batches of every kind, header names that are not UTF-8, an event that is as large as Kafka takes.
 
 use activity_schemas::codec::Encoder;
-use activity_schemas::{ClickEvent, EventKind};
+use activity_schemas::{ClickEvent, EventKind, WatchAction, WatchEvent};
 
 use crate::dead_letters::{Raw, publish};
 use crate::in_world;
@@ -57,5 +57,44 @@ fn a_batch_is_read_however_its_producer_packs_it() {
         world.caught_up(&["analytics"]).await;
         let reports = world.verified(&["analytics"]).await;
         assert_eq!(reports[0].rows["clicks"], 500, "{}", consumer.log());
+    });
+}
+
+fn watch(schema_id: u32, n: usize, user_id: &str) -> Raw {
+    let event_id = format!("00000000-0000-4000-8000-{n:012x}");
+    let event = WatchEvent {
+        event_id: &event_id,
+        occurred_at: 1_700_000_000_000,
+        received_at: 1_700_000_000_500,
+        user_id,
+        video_id: "title-1",
+        action: WatchAction::Start,
+        ..WatchEvent::default()
+    };
+    let mut payload = Vec::new();
+    Encoder::new(EventKind::Watch, schema_id)
+        .unwrap()
+        .encode(&event, &mut payload)
+        .unwrap();
+    message(payload)
+}
+
+#[test]
+fn an_event_whose_derived_message_kafka_would_not_take_is_a_dead_letter_and_the_rest_goes_on() {
+    in_world("large_user", 1, |world| async move {
+        let id = schema_id(&world, "watches").await;
+        let users = ["u1".to_owned(), "u".repeat(530_000), "u2".to_owned()];
+        let messages: Vec<Raw> = users
+            .iter()
+            .enumerate()
+            .map(|(n, user_id)| watch(id, n, user_id))
+            .collect();
+        publish(&world, "watches", &messages, &[]);
+        let mut consumer = world.consume(&["recommendation"], &[]);
+        world.caught_up(&["recommendation"]).await;
+        let report = world.verified(&["recommendation"]).await.remove(0);
+        assert_eq!(report.dead_letters, 1, "{}", consumer.log());
+        assert_eq!(report.rows["recommendation_outcomes"], 2, "{report:#?}");
+        assert!(consumer.is_running());
     });
 }

@@ -17,6 +17,7 @@ use crate::panics::caught;
 use crate::resubmit::Feed;
 use crate::rewinds::Rewinds;
 use crate::settings::RuntimeSettings;
+use crate::source::can_be_sent;
 use crate::start::Start;
 use crate::store::Snapshot;
 
@@ -396,7 +397,10 @@ impl Lane {
             }
         };
         let why = match outcome {
-            Ok(taken) => return taken.map_err(Failure::Rejected),
+            Ok(taken) => {
+                let taken = taken.and_then(|()| can_be_sent(&self.building.output));
+                return taken.map_err(Failure::Rejected);
+            }
             Err(why) => why,
         };
         if self.keeps_state() {
