@@ -131,6 +131,21 @@ fn a_claim_that_is_older_than_its_token_may_be_is_filled_row_by_row() {
 }
 
 #[test]
+fn rows_whose_claim_somebody_deleted_before_the_ledger_knew_of_it_are_not_doubled() {
+    in_world("claim_deleted", 2, |world| async move {
+        fill(&world, 5_000, 28).await;
+        let ranges = leave_claims_behind(&world, 0).await;
+        assert!(forget_half(&world, &ranges).await > 0);
+        let without_claim = ranges.into_iter().map(|range| {
+            let start = range.start;
+            (range, start, String::new())
+        });
+        commit(&world, without_claim.collect::<Vec<_>>());
+        goes_on_exactly(&world, 5_000).await;
+    });
+}
+
+#[test]
 fn offsets_that_somebody_set_back_do_not_double_rows() {
     in_world("set_back", 2, |world| async move {
         fill(&world, 5_000, 23).await;

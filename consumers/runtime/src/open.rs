@@ -12,11 +12,11 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::backoff;
-use crate::claim::Claim;
+use crate::claim::{Claim, Range};
 use crate::membership::Membership;
 use crate::rewinds::Rewinds;
 use crate::standing::{Role, Standing};
-use crate::start::{Start, Witnesses, decide};
+use crate::start::{Start, Witnesses, decide, over_rows, unvouched_from};
 use crate::store::{self, PartitionOf, Snapshot};
 
 /// How long one request to Kafka may take.
@@ -33,6 +33,8 @@ pub struct Opening {
     pub topic: Arc<str>,
     /// Partition.
     pub partition: i32,
+    /// The group's tables, as this process writes them.
+    pub tables: Vec<String>,
     /// The group's epoch, and how it came to it.
     pub rewinds: Arc<Rewinds>,
     /// In whose name the partition is read.
@@ -135,7 +137,7 @@ async fn try_open(
     let kafka = tokio::task::spawn_blocking(move || kafka_witnesses(&consumer, &topic, partition));
     let ledger_end = store::ledger_end(database, of, epoch).await?;
     let (committed, log_first, log_next) = kafka.await??;
-    let start = decide(
+    let mut start = decide(
         &Witnesses {
             committed,
             ledger_end,
@@ -144,6 +146,18 @@ async fn try_open(
         },
         epoch,
     );
+    if let Some(from) = unvouched_from(&start, committed, epoch) {
+        let tables = &opening.tables;
+        let last =
+            store::last_offset(database, tables, of.topic, of.partition, from, epoch).await?;
+        if let Some(last) = last {
+            let log = Range {
+                start: log_first,
+                end: log_next,
+            };
+            start = over_rows(start, last, log);
+        }
+    }
     let mut opened = Opened {
         start,
         log_first,

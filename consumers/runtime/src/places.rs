@@ -83,6 +83,7 @@ impl Driver {
             group: self.group.name,
             topic: name,
             partition,
+            tables: self.sink.table_names(),
             rewinds: self.rewinds.clone(),
             role: self.role,
             over: self.over.clone(),

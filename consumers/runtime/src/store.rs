@@ -179,6 +179,40 @@ pub async fn count_offsets(
     Ok(found.first().map_or(0, |found| found.offsets))
 }
 
+/// The highest offset, at or above `from`, of which one of the tables has a row.
+///
+/// # Errors
+/// If ClickHouse does not answer.
+pub async fn last_offset(
+    database: &Database,
+    tables: &[String],
+    topic: &str,
+    partition: i32,
+    from: i64,
+    epoch: u32,
+) -> Result<Option<i64>, Error> {
+    #[derive(Deserialize)]
+    struct Found {
+        rows: u64,
+        last: i64,
+    }
+    let behind = Range {
+        start: from,
+        end: i64::MAX,
+    };
+    let condition = range_condition(topic, partition, behind, epoch);
+    let mut last = None;
+    for table in tables {
+        let sql = format!(
+            "SELECT count() AS rows, max(_offset) AS last FROM {{database}}.{table} WHERE {condition}"
+        );
+        let found: Vec<Found> = database.rows(&sql).await?;
+        let there = found.first().filter(|found| found.rows > 0);
+        last = last.max(there.map(|found| found.last));
+    }
+    Ok(last)
+}
+
 /// The rows of a range, as a SQL condition.
 pub fn range_condition(topic: &str, partition: i32, range: Range, epoch: u32) -> String {
     format!(
