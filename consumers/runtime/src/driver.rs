@@ -28,6 +28,7 @@ use crate::cycle::{Outcome, Sink};
 use crate::decoding::Schemas;
 use crate::delivery::Delivery;
 use crate::headers::KafkaHeaders;
+use crate::hole;
 use crate::lane::{Handled, Lane, Message, PANICKED, Phase};
 use crate::life::Life;
 use crate::membership::{Membership, Partition};
@@ -45,6 +46,8 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(10);
 const POLL_MESSAGES_MAX: usize = 1_000;
 /// How long the loop waits for the registry before the partition is paused and others go on.
 const REGISTRY_WAIT: Duration = Duration::from_secs(1);
+/// How long the loop waits for a broker's answer before the partition is paused and others go on.
+const BROKER_WAIT: Duration = Duration::from_secs(1);
 /// A registry that gave no answer is not waited for again in this time.
 const REGISTRY_SILENT_FOR: Duration = Duration::from_secs(2);
 /// How long the loop only waits for a cycle when a lane is full. Longer, and full lanes pause, which costs what was fetched ahead.
@@ -322,10 +325,9 @@ impl Driver {
             headers: &headers,
         };
         let now = Instant::now();
-        let log_first = if offset > lane.next() {
-            log_first(&self.consumer, topic, partition, offset - lane.next())
-        } else {
-            0
+        let Some(log_first) = hole::log_first(&self.consumer, lane, offset, BROKER_WAIT) else {
+            let why = "kafka: no answer".to_owned();
+            return lane.stall(lane.next(), "the log's start", why, now);
         };
         loop {
             match lane.handle(&received, &self.schemas, log_first, now) {
@@ -363,7 +365,7 @@ impl Driver {
                         &mut self.schemas,
                         &mut self.registry_silent_until,
                     ) {
-                        return lane.stall(offset, why, now);
+                        return lane.stall(offset, "a schema", why, now);
                     }
                 }
             }
@@ -444,21 +446,6 @@ fn count_taken(
     limit
         .count(rejected, now)
         .then(|| limit.why_stopped(name))?
-}
-
-/// First offset of the log, to tell a loss from a hole. The client's own figure may be a second old: where more than one offset is jumped (one is the marker
-/// of a transaction) the broker is asked.
-fn log_first(consumer: &BaseConsumer<Membership>, topic: &str, partition: i32, jumped: i64) -> i64 {
-    let known = consumer
-        .context()
-        .log_ends(&(topic.to_owned(), partition))
-        .map_or(0, |ends| ends.first);
-    if jumped <= 1 {
-        return known;
-    }
-    consumer
-        .fetch_watermarks(topic, partition, REGISTRY_WAIT)
-        .map_or(known, |(first, _)| first)
 }
 
 /// Fetches a writer's schema; the error says why it must be waited for.

@@ -21,7 +21,7 @@ use crate::source::can_be_sent;
 use crate::start::Start;
 use crate::store::Snapshot;
 
-/// A schema that the registry did not give is asked for again after this long.
+/// What a message needs, which was not to be had, is asked for again after this long.
 const STALL: Duration = Duration::from_secs(1);
 /// Reason of the dead letters of messages over which the group panicked.
 pub const PANICKED: &str = "panicked";
@@ -535,10 +535,10 @@ impl Lane {
             .filter(|appended_at_ms| *appended_at_ms > 0)
     }
 
-    /// The lane waits for a schema and reads the message again; others go on.
-    pub fn stall(&mut self, offset: i64, why: String, now: Instant) {
+    /// The lane waits for what a message needs, and reads again; others go on.
+    pub fn stall(&mut self, offset: i64, what: &str, why: String, now: Instant) {
         if self.waiting_for.is_none() {
-            tracing::warn!(topic = %self.name, partition = self.partition, offset, why, "waiting for a schema");
+            tracing::warn!(topic = %self.name, partition = self.partition, offset, why, "waiting for {what}");
         }
         self.waiting_for = Some(why);
         self.phase = Phase::Seeking {

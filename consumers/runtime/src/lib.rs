@@ -16,6 +16,7 @@ pub mod delivery;
 mod driver;
 mod flush;
 pub mod headers;
+mod hole;
 mod input;
 mod lane;
 #[cfg(test)]
