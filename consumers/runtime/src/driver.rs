@@ -38,7 +38,7 @@ use crate::resubmit::{Feed, feeds};
 use crate::rewinds::Rewinds;
 use crate::settings::RuntimeSettings;
 use crate::standing::Role;
-use crate::trouble::ReadTrouble;
+use crate::trouble::{CommitTrouble, ReadTrouble};
 
 /// How long one poll waits for a message: bounds how late a finished cycle is noticed.
 const POLL_TIMEOUT: Duration = Duration::from_millis(10);
@@ -111,7 +111,7 @@ pub(crate) struct Driver {
     pub(crate) cycle_began: Option<Instant>,
     pub(crate) cycles: (Sender<CycleEnd>, Receiver<CycleEnd>),
     pub(crate) next_cycle_at: Instant,
-    pub(crate) commits_fail_since: Option<Instant>,
+    pub(crate) commit_trouble: CommitTrouble,
     pub(crate) read_trouble: ReadTrouble,
     /// Deliveries that failed in a row, by partition.
     pub(crate) delivery_failures: HashMap<Partition, u32>,
@@ -217,7 +217,7 @@ impl Driver {
             joined: false,
             cycle_began: None,
             full_since: None,
-            commits_fail_since: None,
+            commit_trouble: CommitTrouble::default(),
             read_trouble: ReadTrouble::default(),
             registry_silent_until: Instant::now(),
             cycles: channel(),

@@ -12,8 +12,6 @@ use crate::lane::{Lane, Phase};
 const INTERVAL: Duration = Duration::from_millis(200);
 /// The client learns the end of a log from what it fetches; of a partition that is paused it is asked for this often.
 const WATERMARKS_INTERVAL: Duration = Duration::from_secs(5);
-/// Commits that fail for this long are worth saying.
-const COMMITS_FAIL_FOR: Duration = Duration::from_secs(10);
 
 impl Driver {
     pub(crate) fn housekeep(&mut self, now: Instant) {
@@ -39,9 +37,8 @@ impl Driver {
             let refused = self.consumer.context().refused();
             let why = refused.unwrap_or_else(|| "joining the group".to_owned());
             self.readiness.not_ready(self.group.name, why);
-        } else if is_long(self.commits_fail_since, COMMITS_FAIL_FOR) {
-            self.readiness
-                .not_ready(self.group.name, "kafka takes no commit");
+        } else if let Some(why) = self.commit_trouble.why(now) {
+            self.readiness.not_ready(self.group.name, why);
         } else if let Some(why) = self.read_trouble.why(now) {
             self.readiness.not_ready(self.group.name, why);
         } else if let Some(why) = self

@@ -1,9 +1,9 @@
 //! What keeps messages from coming although the brokers answer, as the client says while it is polled: bytes that it cannot unpack, a topic that is not there or
-//! not allowed. It says so again with each fetch, and the position stays where it is. Pure.
+//! not allowed. It says so again with each fetch, and the position stays where it is. And what keeps commits from being taken. Pure.
 
 use std::time::{Duration, Instant};
 
-use activity_platform::advice::after_kafka_code;
+use activity_platform::advice::{after_kafka, after_kafka_code};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 /// What was not said again for this long is over: longer than the client pauses after a fetch that failed, or between two looks at a topic's metadata.
@@ -33,6 +33,40 @@ impl ReadTrouble {
     fn current(&self, now: Instant) -> Option<Code> {
         let (code, said) = self.0?;
         (now.saturating_duration_since(said) < OVER_AFTER).then_some(code)
+    }
+}
+
+/// Commits that fail for this long are worth saying.
+const COMMITS_FAIL_FOR: Duration = Duration::from_secs(10);
+
+/// Commits that fail, one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct CommitTrouble(Option<(Instant, String)>);
+
+impl CommitTrouble {
+    /// Takes note of a commit that failed. True: the one before did not.
+    pub fn note(&mut self, error: &KafkaError, now: Instant) -> bool {
+        let is_news = self.0.is_none();
+        let since = self.0.as_ref().map_or(now, |(since, _)| *since);
+        self.0 = Some((since, format!("{error}{}", after_kafka(error))));
+        is_news
+    }
+
+    /// One was taken, or there is nothing to commit any more: what could not be committed is not ours now.
+    pub fn over(&mut self) {
+        self.0 = None;
+    }
+
+    /// Whether the last one failed.
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Why the group is not ready; None: it is, or it is too early to say.
+    pub fn why(&self, now: Instant) -> Option<String> {
+        let (since, error) = self.0.as_ref()?;
+        let is_long = now.saturating_duration_since(*since) > COMMITS_FAIL_FOR;
+        is_long.then(|| format!("kafka takes no commit: {error}"))
     }
 }
 
@@ -115,5 +149,25 @@ mod tests {
         }
         assert!(!trouble.note(&KafkaError::PartitionEOF(3), now));
         assert_eq!(trouble.why(now), None);
+    }
+
+    #[test]
+    fn commits_that_fail_for_long_say_why_and_what_to_do_until_one_is_taken_or_none_is_due() {
+        let (mut trouble, now) = (CommitTrouble::default(), Instant::now());
+        let early = KafkaError::ConsumerCommit(Code::NotCoordinator);
+        let late = KafkaError::ConsumerCommit(Code::GroupAuthorizationFailed);
+        assert!(trouble.note(&early, now));
+        assert_eq!(trouble.why(now + COMMITS_FAIL_FOR), None);
+        let later = now + COMMITS_FAIL_FOR + Duration::from_secs(1);
+        assert!(!trouble.note(&late, later));
+        let why = trouble.why(later).unwrap();
+        assert!(
+            why.contains("takes no commit") && why.contains("--group-prefix"),
+            "{why}"
+        );
+        trouble.over();
+        assert!(!trouble.is_on());
+        assert!(trouble.note(&early, later));
+        assert_eq!(trouble.why(later), None);
     }
 }
