@@ -18,7 +18,7 @@ use crate::resubmit::Feed;
 use crate::rewinds::Rewinds;
 use crate::settings::RuntimeSettings;
 use crate::source::can_be_sent;
-use crate::start::Start;
+use crate::start::{Start, gap_in_state};
 use crate::store::Snapshot;
 
 /// What a message needs, which was not to be had, is asked for again after this long.
@@ -161,6 +161,8 @@ pub struct Lane {
     pub skipped: u64,
     /// Snapshots.
     pub snapshots: Snapshots,
+    /// What the log had lost of the messages that the state was to be rebuilt from.
+    pub state_gap: Option<Range>,
     /// Messages read since the metrics were told last.
     pub read: u64,
     /// Messages processed since the metrics were told last.
@@ -225,6 +227,7 @@ impl Lane {
                 offset: -1,
                 pending: None,
             },
+            state_gap: None,
             read: 0,
             processed: 0,
             replayed: 0,
@@ -261,6 +264,8 @@ impl Lane {
         if let Some(snapshot) = snapshot {
             self.restore(snapshot)?;
         }
+        self.state_gap = snapshot
+            .and_then(|snapshot| gap_in_state(snapshot.state_offset, log_first, range_start));
         self.building.start = range_start;
         self.building.next = range_start;
         match start {
@@ -279,7 +284,8 @@ impl Lane {
                 ..
             } => {
                 let first_read = log_first.map_or(range.start, |first| first.min(range.end));
-                let mode = if log_first.is_some() {
+                // Rows of another state are not sent under the token of those that may be there.
+                let mode = if log_first.is_some() || self.state_gap.is_some() {
                     Mode::MissingOnly
                 } else {
                     Mode::Again

@@ -4,6 +4,7 @@
 mod world;
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use activity_consumers::{
     ConsumerGroup, Group, Headers, Input, Output, Received, Reject, Row as _, Settings,
@@ -12,10 +13,13 @@ use activity_consumers::{
 use activity_schemas::{Partitions, Topic};
 use proptest::prelude::*;
 
-use self::world::{Fate, Step, World};
-use crate::batch::TableBlock;
+use self::world::{Fate, Step, World, hand};
+use crate::batch::{Mode, TableBlock};
+use crate::claim::Range;
 use crate::headers::MessageHeaders;
 use crate::source::{SOURCE_HEADER, Source};
+use crate::start::Start;
+use crate::store::Snapshot;
 
 const EPOCH: u32 = 9;
 /// Where the log begins.
@@ -404,4 +408,32 @@ fn rows_of_a_range_whose_claim_was_deleted_before_the_ledger_knew_of_it_are_not_
     world.drain();
     let (rows, _) = expected(&world.log);
     assert_eq!(world.rows, rows);
+}
+
+#[test]
+fn a_range_that_is_built_again_from_a_state_with_a_gap_only_fills_what_is_missing() {
+    let (world, now) = (World::new(plain_log(8)), Instant::now());
+    let mut lane = world.lane();
+    let old = Snapshot {
+        state_offset: FIRST + 1,
+        ..lane.snapshot("test")
+    };
+    let start = Start::Redo {
+        range: Range {
+            start: FIRST + 4,
+            end: FIRST + 8,
+        },
+        claimed_at_ms: 7,
+        log_first: None,
+        notice: None,
+    };
+    let to = lane.place(&start, FIRST + 3, Some(&old), true, now);
+    assert_eq!(to.unwrap(), FIRST + 3);
+    let gap = lane.state_gap.map(|gap| (gap.start, gap.end));
+    assert_eq!(gap, Some((FIRST + 1, FIRST + 3)));
+    for entry in &world.log[3..] {
+        hand(&mut lane, entry, FIRST + 3, now);
+    }
+    lane.close_redo(now);
+    assert_eq!(lane.sealed.unwrap().mode, Mode::MissingOnly);
 }

@@ -174,6 +174,10 @@ impl Driver {
         let Ok(to) = placed else {
             return;
         };
+        if let Some(gap) = lane.state_gap {
+            let (from, to) = (gap.start, gap.end);
+            tracing::warn!(group, topic = %name, partition, from, to, "the log no longer has all that came after the stored state: it goes on without these messages, whose rows are there");
+        }
         lane.snapshots.slot = slot;
         lane.avoid(poisonous, now);
         lane.phase = Phase::Seeking {

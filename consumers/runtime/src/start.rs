@@ -158,6 +158,16 @@ pub fn over_rows(start: Start, last_row: i64, log: Range) -> Start {
     redo(range, 0, log.start, Some(notice))
 }
 
+/// What the log has lost of the messages between a snapshot and `settled_below`, from where on nothing was settled. Their rows are in ClickHouse, but the state
+/// that is rebuilt goes without them, and what it gives from there on may be other rows than before.
+pub fn gap_in_state(state_offset: i64, log_first: i64, settled_below: i64) -> Option<Range> {
+    let end = log_first.min(settled_below);
+    (state_offset < end).then_some(Range {
+        start: state_offset,
+        end,
+    })
+}
+
 fn made_anew(end: i64, log_next: i64) -> Start {
     Start::Stop {
         why: format!(
@@ -402,5 +412,17 @@ mod tests {
         );
         let start = over_rows(decide(&found, 1), 1_000, LOG);
         assert!(matches!(start, Start::Stop { .. }), "{start:?}");
+    }
+
+    #[test]
+    fn a_gap_in_the_state_ends_where_the_log_begins_or_where_losses_are_counted_as_such() {
+        let gap = |state_offset, log_first, settled_below| {
+            gap_in_state(state_offset, log_first, settled_below)
+                .map(|range| (range.start, range.end))
+        };
+        assert_eq!(gap(50, 70, 100), Some((50, 70)));
+        assert_eq!(gap(50, 130, 100), Some((50, 100)));
+        assert_eq!(gap(50, 50, 100), None);
+        assert_eq!(gap(100, 130, 100), None);
     }
 }

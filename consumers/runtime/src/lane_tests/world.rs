@@ -235,7 +235,7 @@ impl World {
     }
 
     /// A lane that has no place yet.
-    fn lane(&self) -> Lane {
+    pub(super) fn lane(&self) -> Lane {
         let (feed, name, cancel) = (
             Feed::Reads(TOPIC),
             TOPIC.name.into(),
@@ -560,7 +560,7 @@ fn say(committed: &mut Option<(i64, Claim)>, commit: &Commit) {
 }
 
 /// Hands one message of the log to a lane.
-fn hand(lane: &mut Lane, entry: &Entry, log_first: i64, now: Instant) -> Handled {
+pub(super) fn hand(lane: &mut Lane, entry: &Entry, log_first: i64, now: Instant) -> Handled {
     let message = Message {
         offset: entry.offset,
         appended_at_ms: entry.offset * 10,
