@@ -20,6 +20,7 @@ use crate::settings::RuntimeSettings;
 use crate::source::can_be_sent;
 use crate::start::{Start, gap_in_state};
 use crate::store::Snapshot;
+use crate::told::Told;
 
 /// What a message needs, which was not to be had, is asked for again after this long.
 const STALL: Duration = Duration::from_secs(1);
@@ -163,12 +164,8 @@ pub struct Lane {
     pub snapshots: Snapshots,
     /// What the log had lost of the messages that the state was to be rebuilt from.
     pub state_gap: Option<Range>,
-    /// Messages read since the metrics were told last.
-    pub read: u64,
-    /// Messages processed since the metrics were told last.
-    pub processed: u64,
-    /// Messages replayed since the metrics were told last.
-    pub replayed: u64,
+    /// What the metrics are told.
+    pub told: Told,
     /// Messages over which the group panicked, with what the panic said: they are rejected unseen.
     pub poisonous: BTreeMap<i64, String>,
     group: Group,
@@ -228,9 +225,7 @@ impl Lane {
                 pending: None,
             },
             state_gap: None,
-            read: 0,
-            processed: 0,
-            replayed: 0,
+            told: Told::default(),
             poisonous: BTreeMap::new(),
             group: *group,
             group_settings,
@@ -335,7 +330,7 @@ impl Lane {
             Err(Unreadable::Reject(reject)) => Err(reject),
             Ok(reading) => Ok(reading),
         };
-        self.read += 1;
+        self.told.read += 1;
         if is_replay {
             return self.replay(message, reading);
         }
@@ -361,7 +356,7 @@ impl Lane {
         };
         match outcome {
             Ok(()) => {
-                self.processed += 1;
+                self.told.processed += 1;
                 Handled::Taken(None)
             }
             Err(Failure::Rejected(reject)) => {
@@ -419,7 +414,7 @@ impl Lane {
     }
 
     fn replay(&mut self, message: &Message<'_>, reading: Result<Reading<'_>, Reject>) -> Handled {
-        self.replayed += 1;
+        self.told.replayed += 1;
         self.next = message.offset + 1;
         let mut handled = Handled::Replayed;
         if let Ok(reading) = reading {

@@ -37,6 +37,7 @@ pub mod source;
 pub mod standing;
 pub mod start;
 pub mod store;
+mod told;
 mod trouble;
 
 pub use driver::{Clients, RunError};

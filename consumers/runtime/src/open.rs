@@ -50,6 +50,8 @@ pub struct Opening {
 pub struct Opened {
     /// How it goes on.
     pub start: Start,
+    /// The offset that is committed, if one is.
+    pub committed: Option<i64>,
     /// First offset that the log has.
     pub log_first: i64,
     /// The state to begin with, if there is one that fits, and the slot that it lies in.
@@ -160,6 +162,7 @@ async fn try_open(
     }
     let mut opened = Opened {
         start,
+        committed: committed.map(|(offset, _)| offset),
         log_first,
         snapshot: None,
         unfit_snapshot: false,
