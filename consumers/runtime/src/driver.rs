@@ -24,6 +24,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::burst::Burst;
 use crate::cycle::{Outcome, Sink};
 use crate::decoding::Schemas;
 use crate::delivery::Delivery;
@@ -42,8 +43,6 @@ use crate::trouble::{CommitTrouble, ReadTrouble};
 
 /// How long one poll waits for a message: bounds how late a finished cycle is noticed.
 const POLL_TIMEOUT: Duration = Duration::from_millis(10);
-/// Messages between two looks at everything else.
-const POLL_MESSAGES_MAX: usize = 1_000;
 /// How long the loop waits for the registry before the partition is paused and others go on.
 const REGISTRY_WAIT: Duration = Duration::from_secs(1);
 /// How long the loop waits for a broker's answer before the partition is paused and others go on.
@@ -284,11 +283,18 @@ impl Driver {
         } else {
             POLL_TIMEOUT
         };
-        for _ in 0..POLL_MESSAGES_MAX {
+        let mut burst = Burst::default();
+        while !burst.is_over() {
             match consumer.poll(timeout) {
                 None => break,
-                Some(Ok(message)) => self.receive(&message),
-                Some(Err(error)) => self.poll_failed(&error),
+                Some(Ok(message)) => {
+                    burst.count(message.payload_len() + message.key_len());
+                    self.receive(&message);
+                }
+                Some(Err(error)) => {
+                    burst.count(0);
+                    self.poll_failed(&error);
+                }
             }
             timeout = Duration::ZERO;
             if std::mem::take(&mut self.limit_passed) {

@@ -8,8 +8,9 @@ use activity_consumers::{Group, Instance, Received, Reject, Settings, StaleSnaps
 use rdkafka::TopicPartitionList;
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{Building, DeadLetter, Mode, Sealed};
+use crate::batch::{Building, Mode, Sealed};
 use crate::claim::Range;
+use crate::dead_letter;
 use crate::decoding::Schemas;
 use crate::headers::{MessageHeaders, Tail};
 use crate::input::{Reader, Reading, Unreadable};
@@ -361,7 +362,7 @@ impl Lane {
             }
             Err(Failure::Rejected(reject)) => {
                 let reason = reject.reason;
-                self.building.reject(dead_letter(message, reject));
+                self.building.reject(dead_letter::of(message, reject));
                 Handled::Taken(Some(reason))
             }
             Err(Failure::Panicked) => Handled::Panicked,
@@ -599,17 +600,5 @@ impl Lane {
         self.instance
             .as_mut()
             .map_or(Ok(()), |instance| instance.restore(state))
-    }
-}
-
-fn dead_letter(message: &Message<'_>, reject: Reject) -> DeadLetter {
-    DeadLetter {
-        offset: message.offset,
-        appended_at_ms: message.appended_at_ms,
-        reason: reject.reason,
-        error: reject.detail,
-        key: message.key.map(<[u8]>::to_vec),
-        payload: message.payload.map(<[u8]>::to_vec),
-        headers: message.headers.copied_from(0),
     }
 }

@@ -8,6 +8,7 @@
 
 mod backoff;
 pub mod batch;
+mod burst;
 pub mod claim;
 pub mod cycle;
 pub mod dead_letter;
