@@ -1,9 +1,10 @@
 //! What others' clients may send although ours never do: packed batches of every kind, header names that are not UTF-8, an event that is as large as Kafka takes.
 
+use activity_runtime::headers::UNREADABLE;
 use activity_schemas::codec::Encoder;
 use activity_schemas::{ClickEvent, EventKind, WatchAction, WatchEvent};
 
-use crate::dead_letters::{Raw, publish};
+use crate::dead_letters::{Raw, publish, read};
 use crate::in_world;
 use crate::support::World;
 
@@ -96,5 +97,38 @@ fn an_event_whose_derived_message_kafka_would_not_take_is_a_dead_letter_and_the_
         assert_eq!(report.dead_letters, 1, "{}", consumer.log());
         assert_eq!(report.rows["recommendation_outcomes"], 2, "{report:#?}");
         assert!(consumer.is_running());
+    });
+}
+
+/// A name in Latin-1, as a client of another language may send it.
+#[allow(
+    unsafe_code,
+    reason = "the client takes a name as text only; it copies its bytes, and nothing reads them as text"
+)]
+fn latin_1_name() -> String {
+    unsafe { String::from_utf8_unchecked(b"gr\xf6\xdfe".to_vec()) }
+}
+
+#[test]
+fn a_message_with_a_header_name_that_is_not_utf_8_is_a_dead_letter_like_any_other() {
+    in_world("latin_1", 1, |world| async move {
+        let id = schema_id(&world, "clicks").await;
+        let mut bad = message(b"no event".to_vec());
+        let value = Some(b"value".to_vec());
+        bad.headers = vec![
+            (latin_1_name(), value.clone()),
+            ("trace".to_owned(), value.clone()),
+        ];
+        let messages = [click(id, 1), bad, click(id, 2)];
+        publish(&world, "clicks", &messages, &[]);
+        let mut consumer = world.consume(&["analytics", "truth"], &[]);
+        world.caught_up(&["analytics", "truth"]).await;
+        let report = world.verified(&["analytics"]).await.remove(0);
+        assert_eq!((report.rows["clicks"], report.dead_letters), (2, 1));
+        assert!(consumer.is_running(), "{}", consumer.log());
+        let letters = read(&world, "dead-letters.analytics");
+        let letter = letters.values().next().unwrap();
+        let own = [(UNREADABLE.to_owned(), None), ("trace".to_owned(), value)];
+        assert!(letter.headers.ends_with(&own), "{letter:?}");
     });
 }
