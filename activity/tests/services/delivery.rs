@@ -1,5 +1,7 @@
 //! What the promise says of bad days, each made on purpose: claims left behind, rows that an engine forgot, offsets that somebody moved.
 
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -230,5 +232,29 @@ fn a_stateful_group_goes_on_from_its_snapshot_as_if_it_had_never_stopped() {
         // Its first stage derived everything once more into the same internal topic; the guard counted each message once.
         assert_eq!(whole.number(outcomes).await, world.number(outcomes).await);
         assert_eq!(whole.number(&sum).await, stopped);
+    });
+}
+
+#[test]
+fn a_topic_that_was_made_anew_and_outgrew_the_old_one_is_not_read_from_the_old_ones_end() {
+    in_world("outgrown", 1, |world| async move {
+        fill(&world, 1_000, 29).await;
+        let kafka = &world.targets.kafka;
+        let topic = format!("{}clicks", kafka.topic_prefix);
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", kafka.brokers().unwrap());
+        let admin: AdminClient<DefaultClientContext> = AdminClient::from_config(&config).unwrap();
+        let options = AdminOptions::new();
+        admin.delete_topics(&[&topic], &options).await.unwrap();
+        // The old topic is gone a moment after it was deleted.
+        let is_anew = || async {
+            let report = activity_operator::setup::run(&world.targets, 1).await;
+            report.is_ok_and(|report| report.topics_created.contains(&topic))
+        };
+        world.until(is_anew).await;
+        world.simulate_events(5_000, 30).await;
+        let consumer = world.consume(&[GROUP], &[]);
+        let says_so = || async { consumer.log().contains("the topic was made anew") };
+        world.until(says_so).await;
     });
 }

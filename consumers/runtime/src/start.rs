@@ -2,6 +2,9 @@
 
 use crate::claim::{Claim, Range};
 
+/// What to do where a topic was made anew.
+const OF_THE_OLD_TOPIC: &str = "Its tables are of the old topic: run `activity setup` with another --database and start the group with it and another --group-prefix";
+
 /// What is known of a partition when it is assigned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Witnesses {
@@ -132,6 +135,17 @@ pub fn unvouched_from(
     (!is_vouched).then_some(from)
 }
 
+/// Stops where the log is of another topic than the ledger, although it is long enough: messages are appended one after the other, so that what was appended later
+/// than all that the ledger has cannot stand below its end.
+pub fn of_another_topic(ledger_end: i64, first_appended_after: Option<i64>) -> Option<Start> {
+    let offset = first_appended_after.filter(|offset| *offset < ledger_end)?;
+    Some(Start::Stop {
+        why: format!(
+            "the topic was made anew: the group has read up to offset {ledger_end}, and offset {offset} was appended after that. {OF_THE_OLD_TOPIC}"
+        ),
+    })
+}
+
 /// The start where there are rows up to `last_row` behind an unvouched one: they are the rows of a range whose claim is gone, so that it is built again, and what
 /// is not there of it is inserted. Its age, 1970, keeps it from being sent under a token that may not be the one that its rows had.
 pub fn over_rows(start: Start, last_row: i64, log: Range) -> Start {
@@ -171,7 +185,7 @@ pub fn gap_in_state(state_offset: i64, log_first: i64, settled_below: i64) -> Op
 fn made_anew(end: i64, log_next: i64) -> Start {
     Start::Stop {
         why: format!(
-            "the topic was made anew: the group has read up to offset {end}, the log ends at {log_next}. Its tables are of the old topic: run `activity setup` with another --database and start the group with it and another --group-prefix"
+            "the topic was made anew: the group has read up to offset {end}, the log ends at {log_next}. {OF_THE_OLD_TOPIC}"
         ),
     }
 }
@@ -424,5 +438,15 @@ mod tests {
         assert_eq!(gap(50, 130, 100), Some((50, 100)));
         assert_eq!(gap(50, 50, 100), None);
         assert_eq!(gap(100, 130, 100), None);
+    }
+
+    #[test]
+    fn a_topic_that_was_made_anew_and_has_outgrown_the_old_one_stops_the_partition() {
+        let stop = of_another_topic(100, Some(0));
+        assert!(matches!(stop, Some(Start::Stop { .. })), "{stop:?}");
+        // The same topic, and one to which nothing has come since.
+        assert_eq!(of_another_topic(100, Some(100)), None);
+        assert_eq!(of_another_topic(100, Some(130)), None);
+        assert_eq!(of_another_topic(100, None), None);
     }
 }
