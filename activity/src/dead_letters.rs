@@ -122,11 +122,8 @@ pub async fn run(verb: DeadLettersVerb, targets: &Targets) -> anyhow::Result<Ver
 }
 
 async fn list(args: ListArgs, targets: &Targets) -> anyhow::Result<Verdict> {
-    let (kafka, groups) = (targets.kafka.clone(), groups(&args.groups));
     let bar = Bar::new();
-    let progress = bar.update();
-    let listing =
-        tokio::task::spawn_blocking(move || list::run(&kafka, &groups, &progress)).await?;
+    let listing = list::run(targets, &groups(&args.groups), bar.update()).await;
     bar.finish();
     let listing = listing?;
     print::result(args.output.output, &listing, || listing_table(&listing))?;
@@ -184,6 +181,7 @@ fn listing_table(listing: &Listing) -> String {
         row.extend(
             [
                 summary.letters,
+                summary.read_again,
                 summary.resubmitted,
                 summary.processed,
                 summary.rejected_again,
@@ -201,6 +199,7 @@ fn listing_table(listing: &Listing) -> String {
         "first (UTC)",
         "last (UTC)",
         "letters",
+        "read again",
         "resubmitted",
         "processed",
         "rejected again",

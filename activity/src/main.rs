@@ -19,6 +19,7 @@ use activity_platform::advice::after_io;
 use activity_platform::settings::Targets;
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches};
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Cli, ProduceVerb, QualityVerb, Verb};
 
@@ -92,26 +93,32 @@ fn default_log_filter(verb: &Verb) -> &'static str {
 }
 
 async fn dispatch(cli: Cli, command: &clap::Command) -> anyhow::Result<Verdict> {
-    let stop = activity_platform::stop::on_signal().context("signals cannot be handled")?;
     let data_dir = cli.data_dir;
     let targets = || targets(cli.targets.clone(), &data_dir);
     match cli.verb {
-        Verb::Up(args) => up::run(&args, cli.targets.clone(), &data_dir, stop).await,
+        Verb::Up(args) => up::run(&args, cli.targets.clone(), &data_dir, stop()?).await,
         Verb::Produce(ProduceVerb::Simulate(args)) => {
-            verbs::simulate(&args, &targets(), stop).await
+            verbs::simulate(&args, &targets(), stop()?).await
         }
-        Verb::Produce(ProduceVerb::Replay(args)) => verbs::replay(&args, &targets(), stop).await,
-        Verb::Consume(args) => consume::run(args, targets(), stop).await,
+        Verb::Produce(ProduceVerb::Replay(args)) => verbs::replay(&args, &targets(), stop()?).await,
+        Verb::Consume(args) => consume::run(args, targets(), stop()?).await,
         Verb::Setup(args) => verbs::setup(&args, &targets()).await,
-        Verb::Lag(args) => verbs::lag(&args, &targets(), stop).await,
+        Verb::Lag(args) => verbs::lag(&args, &targets(), stop()?).await,
         Verb::Verify(args) => verify::run(&args, &targets()).await,
         Verb::DeadLetters(verb) => dead_letters::run(verb, &targets()).await,
-        Verb::Rewind(args) => rewind::run(args, &targets(), stop).await,
+        Verb::Rewind(args) => rewind::run(args, &targets()).await,
         Verb::Quality(QualityVerb::Recommendation(args)) => {
             verbs::quality_recommendation(&args, &targets()).await
         }
         Verb::Config(args) => verbs::config(args, command),
     }
+}
+
+/// For verbs that end in order: from now on Ctrl-C asks them to.
+fn stop() -> anyhow::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    activity_platform::stop::on_signal(&token).context("signals cannot be handled")?;
+    Ok(token)
 }
 
 /// Addresses that were given nowhere are those of the stack that runs on the data folder.

@@ -8,6 +8,7 @@ use activity_consumers::Group;
 use activity_operator::rewind::{Options, Plan, Progress, RewindError, Rewinder, Rewound, To};
 use activity_platform::metrics::Metrics;
 use activity_platform::settings::Targets;
+use activity_platform::stop::on_signal;
 use activity_runtime::standing::Phase;
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -23,27 +24,31 @@ use crate::print::{self, count};
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// `activity rewind`
-pub async fn run(
-    args: RewindArgs,
-    targets: &Targets,
-    stop: CancellationToken,
-) -> anyhow::Result<Verdict> {
+pub async fn run(args: RewindArgs, targets: &Targets) -> anyhow::Result<Verdict> {
     let group = *groups(std::slice::from_ref(&args.group))
         .first()
         .context("no such group")?;
     let seen = Seen::new();
     let tell = |progress| seen.tell(progress);
     let metrics = Arc::new(Metrics::new()?);
-    let rewinder = Rewinder::new(targets, group, args.runtime.clone(), metrics, &tell, stop)?;
-    let done = match &args.to {
-        Some(to) => begin(&args, to, &rewinder, &seen).await?,
-        None if args.abort => Some((None, rewinder.abort().await)),
-        None => Some((None, rewinder.resume(args.stop_group).await)),
+    let stop = CancellationToken::new();
+    let runtime = args.runtime.clone();
+    let rewinder = Rewinder::new(targets, group, runtime, metrics, &tell, stop.clone())?;
+    let plan = match &args.to {
+        Some(to) => match planned_and_agreed(&args, to, &rewinder).await? {
+            Some(plan) => Some(plan),
+            None => return Ok(Verdict::Done),
+        },
+        None => None,
+    };
+    // Only now: a question that is not answered ends with the process.
+    on_signal(&stop).context("signals cannot be handled")?;
+    let rewound = match &args.to {
+        Some(to) => begin(&args, to, &rewinder, &seen).await,
+        None if args.abort => rewinder.abort().await,
+        None => rewinder.resume(args.stop_group).await,
     };
     seen.clear();
-    let Some((plan, rewound)) = done else {
-        return Ok(Verdict::Done);
-    };
     let rewound = match rewound {
         Ok(rewound) => rewound,
         Err(error) => return Err(explained(&rewinder, group, error).await),
@@ -66,15 +71,12 @@ struct Done<'a> {
     rewound: &'a Rewound,
 }
 
-type Outcome = (Option<Plan>, Result<Rewound, RewindError>);
-
-/// Plans, asks, and rewinds; None: it was only to be planned, or somebody said no.
-async fn begin(
+/// Plans and asks; None: it was only to be planned, or somebody said no.
+async fn planned_and_agreed(
     args: &RewindArgs,
     to: &To,
     rewinder: &Rewinder<'_>,
-    seen: &Seen,
-) -> anyhow::Result<Option<Outcome>> {
+) -> anyhow::Result<Option<Plan>> {
     let plan = rewinder.plan(to).await?;
     if args.dry_run {
         print::result(args.output.output, &plan, || planned(&plan))?;
@@ -83,17 +85,22 @@ async fn begin(
     if args.output.output == Output::Table {
         eprintln!("{}", planned(&plan));
     }
-    if !args.yes && !asked()? {
-        return Ok(None);
-    }
+    Ok((args.yes || asked()?).then_some(plan))
+}
+
+async fn begin(
+    args: &RewindArgs,
+    to: &To,
+    rewinder: &Rewinder<'_>,
+    seen: &Seen,
+) -> Result<Rewound, RewindError> {
     seen.step("beginning");
     let options = Options {
         to: to.clone(),
         stop_group: args.stop_group,
         keep_old: args.keep_old,
     };
-    let rewound = rewinder.begin(&options).await;
-    Ok(Some((Some(plan), rewound)))
+    rewinder.begin(&options).await
 }
 
 fn asked() -> anyhow::Result<bool> {
@@ -115,12 +122,15 @@ async fn explained(rewinder: &Rewinder<'_>, group: &Group, error: RewindError) -
         RewindError::Unfinished { .. } | RewindError::TooLate { .. } | RewindError::Busy { .. }
     );
     let error = anyhow::Error::from(error);
-    if says_it || !rewinder.is_unfinished().await {
+    if says_it {
         return error;
     }
-    error.context(format!(
-        "the rewind of {name} is not finished, and the group waits: go on with `activity rewind {name} --resume`, or give it up with `activity rewind {name} --abort`"
-    ))
+    match rewinder.ways_on().await {
+        Some(ways_on) => error.context(format!(
+            "the rewind of {name} is not finished, and the group waits: {ways_on}"
+        )),
+        None => error,
+    }
 }
 
 fn said(rewound: &Rewound) -> String {

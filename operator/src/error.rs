@@ -24,6 +24,18 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// A migration waits for a rewind.
+    #[error(
+        "migration {migration} cannot be applied while a rewind of {group} is unfinished: {ways_on}, then run `activity setup` again"
+    )]
+    RewindFirst {
+        /// Number and name of the migration.
+        migration: String,
+        /// The group.
+        group: String,
+        /// What can be done about the rewind.
+        ways_on: String,
+    },
     /// A file in `schemas/clickhouse` is not a migration.
     #[error(transparent)]
     BadMigration(#[from] activity_schemas::migrations::BadName),

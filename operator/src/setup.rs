@@ -1,7 +1,7 @@
 //! `activity setup`: topics, schemas and tables, as the code knows them. Safe to run twice and by two at once: everything that is there already is left alone.
 
 use activity_consumers::{GROUPS, Group};
-use activity_platform::clickhouse::Database;
+use activity_platform::clickhouse::{Database, quoted};
 use activity_platform::fault::{self, Point};
 use activity_platform::kafka::{self, TopicToCreate};
 use activity_platform::registry::Registry;
@@ -9,6 +9,7 @@ use activity_platform::settings::Targets;
 use activity_runtime::dead_letter::{TOPIC_BYTES_MAX, dead_letter_topic};
 use activity_runtime::resubmit::resubmit_topic;
 use activity_runtime::source::DERIVED_TOPIC_BYTES_MAX;
+use activity_runtime::standing;
 use activity_schemas::migrations::{self, Migration};
 use activity_schemas::{CLICKS, Content, EventKind, Partitions, Topic, WATCHES};
 use serde::{Deserialize, Serialize};
@@ -184,7 +185,7 @@ async fn migrate(targets: &Targets) -> Result<Vec<String>, Error> {
                     name: migration.name.to_owned(),
                 });
             }
-            None => (),
+            None => none_is_rewound(&database, migration).await?,
         }
         for statement in migration.statements(database.name()) {
             database.execute(&statement).await?;
@@ -198,23 +199,46 @@ async fn migrate(targets: &Targets) -> Result<Vec<String>, Error> {
     Ok(done)
 }
 
+/// A rewind that was interrupted has made tables as they were then, which are still to take their place: a migration would pass them by.
+async fn none_is_rewound(database: &Database, pending: &Migration) -> Result<(), Error> {
+    if !has_table(database, "rewinds").await? {
+        return Ok(());
+    }
+    for group in GROUPS {
+        let records = standing::records(database, group.name).await?;
+        if let Some(rewind) = records.iter().find(|record| record.phase.is_unfinished()) {
+            return Err(Error::RewindFirst {
+                migration: label(pending),
+                group: group.name.to_owned(),
+                ways_on: rewind.phase.ways_on(group.name),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// What the database says was applied; nothing if it does not exist yet.
 async fn applied(database: &Database) -> Result<Vec<Applied>, Error> {
-    #[derive(Deserialize)]
-    struct Found {
-        tables: u64,
-    }
-    let sql = format!(
-        "SELECT count() AS tables FROM system.tables WHERE database = {} AND name = 'migrations'",
-        activity_platform::clickhouse::quoted(database.name())
-    );
-    let found: Vec<Found> = database.rows(&sql).await?;
-    if found.first().is_none_or(|found| found.tables == 0) {
+    if !has_table(database, "migrations").await? {
         return Ok(Vec::new());
     }
     Ok(database
         .rows("SELECT number, checksum FROM {database}.migrations FINAL")
         .await?)
+}
+
+async fn has_table(database: &Database, table: &str) -> Result<bool, Error> {
+    #[derive(Deserialize)]
+    struct Found {
+        tables: u64,
+    }
+    let sql = format!(
+        "SELECT count() AS tables FROM system.tables WHERE database = {} AND name = {}",
+        quoted(database.name()),
+        quoted(table)
+    );
+    let found: Vec<Found> = database.rows(&sql).await?;
+    Ok(found.first().is_some_and(|found| found.tables > 0))
 }
 
 fn checksum(migration: &Migration) -> String {

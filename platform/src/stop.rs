@@ -3,12 +3,11 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A token that is cancelled by the first SIGINT or SIGTERM. The second one exits with 130.
+/// Lets the first SIGINT or SIGTERM cancel the token; the second one exits with 130. Who does not call this is ended by the first.
 ///
 /// # Errors
 /// If the process may not install signal handlers.
-pub fn on_signal() -> std::io::Result<CancellationToken> {
-    let token = CancellationToken::new();
+pub fn on_signal(token: &CancellationToken) -> std::io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let cancelled = token.clone();
@@ -24,5 +23,5 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
             cancelled.cancel();
         }
     });
-    Ok(token)
+    Ok(())
 }

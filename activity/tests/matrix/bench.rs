@@ -284,7 +284,9 @@ impl Scene {
     pub async fn stop(&mut self, index: usize) {
         assert_eq!(self.consumers[index].terminate(), Some(0));
         self.until("the group is empty", || async {
-            self.membership().await.1 == 0
+            self.membership()
+                .await
+                .is_some_and(|(_, members)| members == 0)
         })
         .await;
     }
@@ -372,8 +374,8 @@ impl Scene {
             .ok()
     }
 
-    /// State and members of the group in Kafka.
-    pub async fn membership(&self) -> (String, usize) {
+    /// State and members of the group in Kafka; None: Kafka does not say.
+    pub async fn membership(&self) -> Option<(String, usize)> {
         let kafka = self.world.targets.kafka.clone();
         let id = format!("{}{}", kafka.group_prefix, self.cell.group);
         let asked = tokio::task::spawn_blocking(move || {
@@ -386,13 +388,13 @@ impl Scene {
                     group.map(|group| (group.state().to_owned(), group.members().len()))
                 })
         });
-        asked.await.unwrap().ok().flatten().unwrap_or_default()
+        asked.await.unwrap().ok().flatten()
     }
 
     /// Waits until the group has so many members and is at peace.
     pub async fn members(&self, members: usize) {
         self.until("the group has its members", || async {
-            self.membership().await == ("Stable".to_owned(), members)
+            self.membership().await == Some(("Stable".to_owned(), members))
         })
         .await;
     }
@@ -441,6 +443,12 @@ impl Scene {
             failures.push(format!(
                 "{in_kafka} were in Kafka, {} read, {} lost",
                 report.events, report.lost
+            ));
+        }
+        if report.expired > 0 || (self.cell.malformed_share > 0.0 && report.dead_letters == 0) {
+            failures.push(format!(
+                "{} messages could not be compared, {} dead letters",
+                report.expired, report.dead_letters
             ));
         }
         let rows: u64 = report.rows.values().sum();

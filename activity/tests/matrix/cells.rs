@@ -62,7 +62,7 @@ pub enum Disturbance {
     TopicRecreated,
     /// `activity rewind` to the middle of what is settled is killed at the point, and resumed.
     RewindKilled,
-    /// `activity rewind` is killed at the point, and given up.
+    /// `activity rewind` is killed at the point, and given up; then the group is rewound after all.
     RewindGivenUp,
     /// Two instances are stopped and continued in turn for two minutes, so that each takes the other's partitions.
     Fight,
@@ -185,7 +185,9 @@ impl Cell {
                 "a topic is deleted and made anew; the group goes on in another database"
             }
             Disturbance::RewindKilled => "`activity rewind` is killed and resumed",
-            Disturbance::RewindGivenUp => "`activity rewind` is killed and given up",
+            Disturbance::RewindGivenUp => {
+                "`activity rewind` is killed and given up, then run again"
+            }
             Disturbance::Fight => {
                 "two instances are stopped and continued in turn, each taking the other's partitions"
             }
@@ -259,6 +261,7 @@ pub fn all() -> Vec<Cell> {
         at(D::RewindKilled, P::RewindRead, 1).group("recommendation"),
         at(D::RewindGivenUp, P::RewindCopied, 1),
         at(D::RewindGivenUp, P::InsertAnswered, 2),
+        at(D::RewindGivenUp, P::RewindRead, 1).group("recommendation"),
         Cell::new(D::EngineKilledAtItsLog, None).short(),
         Cell::new(D::EngineRestarted, None),
         Cell::new(D::EngineHung, None),

@@ -192,7 +192,7 @@ impl Soak {
                 .findings
                 .iter()
                 .for_each(|finding| println!("    {finding:?}"));
-            clean &= report.is_clean();
+            clean &= report.is_clean() && report.expired == 0;
         }
         let analytics = reports.iter().find(|report| report.group == "analytics");
         clean &= analytics.is_some_and(|report| report.events == acknowledged);

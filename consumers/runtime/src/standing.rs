@@ -34,6 +34,18 @@ impl Phase {
     }
 }
 
+impl Phase {
+    /// What a person can do about a rewind of a group that was interrupted in this phase.
+    pub fn ways_on(self, group: &str) -> String {
+        let resume = format!("finish it with `activity rewind {group} --resume`");
+        if self == Phase::Exchanging {
+            // Some of the new tables may have their place already.
+            return resume;
+        }
+        format!("{resume} or give it up with `activity rewind {group} --abort`")
+    }
+}
+
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -131,6 +143,11 @@ impl Standing {
         tried.unwrap_or(FIRST_EPOCH).max(self.epoch) + 1
     }
 
+    /// What counts of the group's epoch for whoever only looks, also while a rewind is unfinished.
+    pub fn finished(&self) -> Rewinds {
+        self.counting(self.epoch, |_| false)
+    }
+
     /// What counts for a process that writes in this role; None: it must not write.
     pub fn rewinds(&self, role: Role) -> Option<Rewinds> {
         let epoch = match (role, self.unfinished()) {
@@ -138,22 +155,29 @@ impl Standing {
             (Role::Rewind, Some(record)) if record.phase == Phase::Reading => record.epoch,
             _ => return None,
         };
-        let counts = |record: &&Record| {
-            record.phase == Phase::Done || (role == Role::Rewind && record.epoch == epoch)
-        };
+        Some(self.counting(epoch, |record| {
+            role == Role::Rewind && record.epoch == epoch
+        }))
+    }
+
+    /// The rewinds that are done, and those that count beside them.
+    fn counting(&self, epoch: u32, counts: impl Fn(&Record) -> bool) -> Rewinds {
+        let counts = |record: &&Record| record.phase == Phase::Done || counts(record);
         let rewinds = self.records.iter().filter(counts).map(|record| Rewind {
             epoch: record.epoch,
             points: record.points.clone(),
         });
-        Some(Rewinds::new(epoch, rewinds))
+        Rewinds::new(epoch, rewinds)
     }
 
     /// Why a process that writes in this role must wait.
     pub fn why_not(&self, group: &str) -> String {
         match self.unfinished() {
             Some(record) => format!(
-                "a rewind to epoch {} is under way, or was interrupted ({}): wait for its end, finish it with `activity rewind {group} --resume` or give it up with `activity rewind {group} --abort`",
-                record.epoch, record.phase
+                "a rewind to epoch {} is under way, or was interrupted ({}): wait for its end, {}",
+                record.epoch,
+                record.phase,
+                record.phase.ways_on(group)
             ),
             None => format!("the rewind is over; the group is in epoch {}", self.epoch),
         }

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use activity_consumers::Group;
-use activity_platform::settings::KafkaSettings;
+use activity_platform::clickhouse::Database;
+use activity_platform::settings::{KafkaSettings, Targets};
 use activity_runtime::dead_letter::Letter;
 use activity_runtime::headers::KafkaHeaders;
 use activity_runtime::resubmit::{LetterSet, Resubmit};
+use activity_runtime::rewinds::Rewinds;
+use activity_runtime::standing::Standing;
 use jiff::Timestamp;
 use rdkafka::Message;
 use serde::Serialize;
@@ -33,6 +36,8 @@ pub struct Summary {
     pub last: Timestamp,
     /// Key of the last of them.
     pub example: String,
+    /// Of these: a rewind has read their messages again since, or was given up. They are answered, and are not resubmitted.
+    pub read_again: u64,
     /// Of these: too large to be written whole. They cannot be resubmitted.
     pub cut: u64,
     /// Of these: resubmitted.
@@ -54,21 +59,36 @@ pub struct Listing {
     pub unreadable: u64,
 }
 
-/// Counts the dead letters of groups. Blocking.
+/// Counts the dead letters of groups.
 ///
 /// # Errors
-/// If Kafka does not answer or a topic is missing.
-pub fn run(
-    kafka: &KafkaSettings,
+/// If Kafka or ClickHouse does not answer or a topic is missing.
+pub async fn run(
+    targets: &Targets,
     groups: &[&'static Group],
+    progress: impl Fn(u64, u64) + Send + Sync + 'static,
+) -> Result<Listing, Error> {
+    let database = Database::new(&targets.clickhouse)?.patient();
+    let mut of_groups = Vec::new();
+    for group in groups {
+        let standing = Standing::of(&database, group.name).await?;
+        of_groups.push((*group, standing.finished()));
+    }
+    let kafka = targets.kafka.clone();
+    tokio::task::spawn_blocking(move || count(&kafka, of_groups, &progress)).await?
+}
+
+fn count(
+    kafka: &KafkaSettings,
+    groups: Vec<(&'static Group, Rewinds)>,
     progress: Progress<'_>,
 ) -> Result<Listing, Error> {
     let mut listing = Listing::default();
-    for group in groups {
+    for (group, rewinds) in groups {
         let topics = Topics::of(group, kafka);
         // Before the letters: what is committed now has its letters below their log's end.
         let committed = Committed::of(group, kafka)?;
-        let mut tally = Tally::new(group.name, &topics.resubmits);
+        let mut tally = Tally::new(group.name, &topics.resubmits, rewinds);
         log::read(kafka, &topics.letters, 0, progress, |message| {
             match Letter::parse(&KafkaHeaders(message.headers())) {
                 Some(letter) => tally.letter(&letter, appended_at(message)),
@@ -93,6 +113,7 @@ pub fn run(
 struct Tally<'a> {
     group: &'a str,
     resubmits: &'a str,
+    rewinds: Rewinds,
     seen: LetterSet,
     /// Offsets in the topic of resubmits that were rejected again.
     again: LetterSet,
@@ -101,10 +122,11 @@ struct Tally<'a> {
 }
 
 impl<'a> Tally<'a> {
-    fn new(group: &'a str, resubmits: &'a str) -> Self {
+    fn new(group: &'a str, resubmits: &'a str, rewinds: Rewinds) -> Self {
         Self {
             group,
             resubmits,
+            rewinds,
             seen: LetterSet::default(),
             again: LetterSet::default(),
             resubmitted: LetterSet::default(),
@@ -129,6 +151,7 @@ impl<'a> Tally<'a> {
             first: rejected_at,
             last: rejected_at,
             example: String::new(),
+            read_again: 0,
             cut: 0,
             resubmitted: 0,
             processed: 0,
@@ -141,6 +164,7 @@ impl<'a> Tally<'a> {
             .or_insert_with(|| (fresh(), LetterSet::default()));
         letters.insert(epoch, topic, partition, offset);
         summary.letters += 1;
+        summary.read_again += u64::from(!self.rewinds.count(epoch, topic, partition, offset));
         summary.cut += u64::from(letter.cut.is_some());
         summary.first = summary.first.min(rejected_at);
         summary.last = summary.last.max(rejected_at);
@@ -180,6 +204,8 @@ impl<'a> Tally<'a> {
 
 #[cfg(test)]
 mod tests {
+    use activity_runtime::rewinds::Rewind;
+
     use super::*;
 
     const RESUBMITS: &str = "a.resubmits.g";
@@ -214,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_letter_that_was_written_or_resubmitted_twice_counts_once() {
-        let mut tally = Tally::new("g", RESUBMITS);
+        let mut tally = Tally::new("g", RESUBMITS, Rewinds::new(1, []));
         for second in [5, 9] {
             tally.letter(&letter("a.t", 7, "bad"), at(second));
         }
@@ -232,8 +258,20 @@ mod tests {
     }
 
     #[test]
+    fn letters_of_messages_that_a_rewind_read_again_are_told_apart() {
+        let points = [("a.t".to_owned(), 0, 5)].into_iter().collect();
+        let rewinds = Rewinds::new(2, [Rewind { epoch: 2, points }]);
+        let mut tally = Tally::new("g", RESUBMITS, rewinds);
+        for offset in [4, 5, 6] {
+            tally.letter(&letter("a.t", offset, "bad"), at(offset));
+        }
+        let summary = tally.summaries().next().unwrap();
+        assert_eq!((summary.letters, summary.read_again), (3, 2));
+    }
+
+    #[test]
     fn each_resubmitted_letter_is_processed_or_rejected_again_or_waits() {
-        let mut tally = Tally::new("g", RESUBMITS);
+        let mut tally = Tally::new("g", RESUBMITS, Rewinds::new(1, []));
         for offset in 0..4 {
             tally.letter(&letter("a.t", offset, "bad"), at(offset));
         }

@@ -30,7 +30,8 @@ pub enum RewindError {
     },
     /// Another rewind has not ended.
     #[error(
-        "a rewind of {group} to epoch {epoch} is unfinished ({phase}): finish it with `activity rewind {group} --resume` or give it up with `activity rewind {group} --abort`"
+        "a rewind of {group} to epoch {epoch} is unfinished ({phase}): {}",
+        phase.ways_on(group)
     )]
     Unfinished {
         /// The group.

@@ -214,8 +214,9 @@ impl<'a> Rewinder<'a> {
             let group = self.group.name.to_owned();
             return Err(RewindError::TooLate { group });
         }
-        tables::drop_beside(&self.database, self.group).await?;
+        // First: what is left of the tables is dropped by the next rewind, but without them this one could not be resumed.
         self.write(&mut record, Phase::Aborted).await?;
+        tables::drop_beside(&self.database, self.group).await?;
         self.forget_reading_group(&record).await;
         Ok(self.rewound(&record))
     }
@@ -358,9 +359,10 @@ impl<'a> Rewinder<'a> {
         }
     }
 
-    /// Whether a rewind of the group is left to be resumed or given up, as far as ClickHouse says.
-    pub async fn is_unfinished(&self) -> bool {
-        self.unfinished().await.is_ok()
+    /// What can be done about a rewind of the group that was left unfinished, if there is one as far as ClickHouse says.
+    pub async fn ways_on(&self) -> Option<String> {
+        let record = self.unfinished().await.ok()?;
+        Some(record.phase.ways_on(self.group.name))
     }
 
     async fn unfinished(&self) -> Result<Record, RewindError> {

@@ -144,11 +144,18 @@ pub async fn copy_rows(database: &Database, table: &str, record: &Record) -> Res
     }
     let sql = format!("SELECT DISTINCT _partition_id AS id FROM {{database}}.{table} ORDER BY id");
     let above = above(&record.points, "_topic", "_partition", "_offset");
+    // Somebody else may have taken the rewind over while this process slept, and have made the table anew.
+    let is_ours = format!(
+        "(SELECT max(version) FROM {{database}}.rewinds WHERE consumer_group = {} AND epoch = {}) = {}",
+        quoted(&record.consumer_group),
+        record.epoch,
+        record.version
+    );
     for Found { id } in database.rows::<Found>(&sql).await? {
         // The inner query first: `_epoch` is what the row had, not what it gets.
         let copy = format!(
             "INSERT INTO {{database}}.{} SELECT * REPLACE(toUInt32({}) AS _epoch) FROM \
-             (SELECT * FROM {{database}}.{table} WHERE _partition_id = {} AND _epoch = {} AND NOT {above}) {COPY_SETTINGS}",
+             (SELECT * FROM {{database}}.{table} WHERE _partition_id = {} AND _epoch = {} AND NOT {above} AND {is_ours}) {COPY_SETTINGS}",
             beside(table),
             record.epoch,
             quoted(&id),

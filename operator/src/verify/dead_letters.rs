@@ -1,12 +1,14 @@
 //! Dead letters against the ledger, one by one: each range's rejects against the distinct letters with an offset in it.
 //!
-//! The topic is read once; offsets are kept as compressed bitmaps, at most two bytes for each letter and far less where they lie close together.
+//! Letters of messages that a rewind has read again since do not count. The topic is read once; offsets are kept as compressed bitmaps, at most two bytes for each letter and far less where they lie close together.
 
 use std::collections::HashMap;
 use std::ops::AddAssign;
 
 use activity_platform::settings::KafkaSettings;
-use activity_runtime::dead_letter::dead_letter_topic;
+use activity_runtime::dead_letter::{Letter, dead_letter_topic};
+use activity_runtime::headers::KafkaHeaders;
+use activity_runtime::rewinds::Rewinds;
 use rdkafka::Message;
 use roaring::RoaringTreemap;
 
@@ -29,20 +31,21 @@ pub struct PartitionLetters<'a> {
 }
 
 impl DeadLetters {
-    /// Reads the group's dead-letter topic. Blocking.
+    /// Reads what counts of the group's dead-letter topic. Blocking.
     ///
     /// # Errors
     /// If Kafka does not answer or the topic is not there.
-    pub fn read(kafka: &KafkaSettings, group: &str) -> Result<Self, Error> {
+    pub fn read(kafka: &KafkaSettings, group: &str, rewinds: &Rewinds) -> Result<Self, Error> {
         let topic = format!("{}{}", kafka.topic_prefix, dead_letter_topic(group));
         let mut offsets: HashMap<(String, i32), RoaringTreemap> = HashMap::new();
         let horizon = Log::open(kafka, &topic)?.read(|step| {
             if let Step::Message(message, _) = step
-                && let Some((topic, partition, offset)) =
-                    message.key().and_then(|key| source(key, group))
+                && let Some(letter) = Letter::parse(&KafkaHeaders(message.headers()))
+                && rewinds.count(letter.epoch, letter.topic, letter.partition, letter.offset)
+                && let Ok(offset) = u64::try_from(letter.offset)
             {
                 offsets
-                    .entry((topic.to_owned(), partition))
+                    .entry((letter.topic.to_owned(), letter.partition))
                     .or_default()
                     .insert(offset);
             }
@@ -62,14 +65,6 @@ impl DeadLetters {
             offsets: self.offsets.get(&(topic.to_owned(), partition)),
         }
     }
-}
-
-/// The source of a dead letter, by its key: `group/topic/partition/offset`.
-fn source<'a>(key: &'a [u8], group: &str) -> Option<(&'a str, i32, u64)> {
-    let mut parts = std::str::from_utf8(key).ok()?.rsplitn(3, '/');
-    let (offset, partition) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    let topic = parts.next()?.strip_prefix(group)?.strip_prefix('/')?;
-    Some((topic, partition, offset))
 }
 
 /// What was found about the letters of ranges.
@@ -128,7 +123,7 @@ impl PartitionLetters<'_> {
             );
         }
         let surplus = there.saturating_sub(range.rejects);
-        // Before a rewind the group may have rejected what it takes now, and of messages that the log has lost nobody knows whether they were rejected.
+        // Of a range that a rewind has cut, and of messages that the log has lost, nobody knows how many were rejected.
         if epoch > 1 || range.lost > 0 {
             letters.there -= surplus;
         } else if surplus > 0 {
@@ -179,22 +174,6 @@ mod tests {
             .of("t", 0)
             .judge(&range(rejects), epoch, &mut findings);
         (counted, findings)
-    }
-
-    #[test]
-    fn a_key_names_its_source_even_if_the_topic_has_slashes() {
-        assert_eq!(source(b"g/a.b/3/77", "g"), Some(("a.b", 3, 77)));
-        assert_eq!(source(b"g/a/b/3/77", "g"), Some(("a/b", 3, 77)));
-        for foreign in [
-            &b"h/t/0/1"[..],
-            b"g/t/0/-1",
-            b"g/t/x/1",
-            b"t/1",
-            b"\xff",
-            b"",
-        ] {
-            assert_eq!(source(foreign, "g"), None);
-        }
     }
 
     #[test]

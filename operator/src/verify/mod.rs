@@ -25,6 +25,7 @@ use std::sync::Arc;
 use activity_consumers::Group;
 use activity_platform::clickhouse::Database;
 use activity_platform::settings::Targets;
+use activity_runtime::rewinds::Rewinds;
 use activity_runtime::standing::{Phase, Standing};
 use activity_schemas::Content;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -138,7 +139,7 @@ struct Run<'a> {
 /// What is known of a group before its partitions are looked at.
 struct Known {
     group: &'static Group,
-    epoch: u32,
+    rewinds: Rewinds,
     letters: DeadLetters,
     strangers: Vec<Strangers>,
 }
@@ -155,9 +156,9 @@ struct PartitionReport {
 impl Run<'_> {
     async fn verify(&self, group: &'static Group) -> Result<GroupReport, Error> {
         for _ in 0..ATTEMPTS_MAX {
-            let epoch = self.settled_epoch(group).await?;
-            let report = self.verify_epoch(group, epoch).await?;
-            if self.settled_epoch(group).await? == epoch {
+            let rewinds = self.settled(group).await?;
+            let report = self.verify_epoch(group, &rewinds).await?;
+            if self.settled(group).await? == rewinds {
                 return Ok(report);
             }
         }
@@ -166,18 +167,23 @@ impl Run<'_> {
         })
     }
 
-    /// The group's epoch, as long as all its tables are of one.
-    async fn settled_epoch(&self, group: &'static Group) -> Result<u32, Error> {
+    /// The group's epoch and what led to it, as long as all its tables are of one.
+    async fn settled(&self, group: &'static Group) -> Result<Rewinds, Error> {
         let standing = Standing::of(&self.database, group.name).await?;
         match standing.unfinished() {
             Some(rewind) if rewind.phase == Phase::Exchanging => Err(Error::Exchanging {
                 group: group.name.to_owned(),
             }),
-            _ => Ok(standing.epoch()),
+            _ => Ok(standing.finished()),
         }
     }
 
-    async fn verify_epoch(&self, group: &'static Group, epoch: u32) -> Result<GroupReport, Error> {
+    async fn verify_epoch(
+        &self,
+        group: &'static Group,
+        rewinds: &Rewinds,
+    ) -> Result<GroupReport, Error> {
+        let epoch = rewinds.epoch();
         // Taken before all else is looked at: what is committed then stays there.
         let lags = lag::gather(&self.targets.kafka, &[group]).await?;
         let partitions = self.spans(&lags, epoch).await?;
@@ -191,7 +197,7 @@ impl Run<'_> {
                 .collect(),
             ..GroupReport::default()
         };
-        let known = self.know(group, epoch, &lags).await?;
+        let known = self.know(group, rewinds, &lags).await?;
         for strangers in &known.strangers {
             let mut findings = Findings::new(&strangers.topic, strangers.partition);
             strangers.judge(epoch, &mut findings);
@@ -236,13 +242,13 @@ impl Run<'_> {
     async fn know(
         &self,
         group: &'static Group,
-        epoch: u32,
+        rewinds: &Rewinds,
         lags: &[PartitionLag],
     ) -> Result<Known, Error> {
         self.meter.now(|| format!("{}: dead letters", group.name));
-        let kafka = self.targets.kafka.clone();
-        let letters =
-            tokio::task::spawn_blocking(move || DeadLetters::read(&kafka, group.name)).await??;
+        let (kafka, counting) = (self.targets.kafka.clone(), rewinds.clone());
+        let read = move || DeadLetters::read(&kafka, group.name, &counting);
+        let letters = tokio::task::spawn_blocking(read).await??;
         let mut strangers = Vec::new();
         for table in group.tables {
             self.meter
@@ -252,7 +258,7 @@ impl Run<'_> {
                     &self.database,
                     group.name,
                     table.name,
-                    epoch,
+                    rewinds.epoch(),
                     lags,
                     self.scope,
                 )
@@ -261,7 +267,7 @@ impl Run<'_> {
         }
         Ok(Known {
             group,
-            epoch,
+            rewinds: rewinds.clone(),
             letters,
             strangers,
         })
@@ -273,12 +279,13 @@ impl Run<'_> {
         of: &PartitionLag,
         span: Span,
     ) -> Result<PartitionReport, Error> {
+        let epoch = known.rewinds.epoch();
         let letters: PartitionLetters<'_> = known.letters.of(&of.topic, of.partition);
         let mut tables: Vec<TableRows<'_>> = known
             .group
             .tables
             .iter()
-            .map(|table| TableRows::new(&self.database, table.name, of, known.epoch))
+            .map(|table| TableRows::new(&self.database, table.name, of, epoch))
             .collect();
         let mut report = PartitionReport {
             events: 0,
@@ -288,7 +295,7 @@ impl Run<'_> {
             findings: Findings::new(&of.topic, of.partition),
         };
         let mut tiling = Tiling::new(span);
-        let mut pager = Pager::new(&self.database, of, known.epoch, span);
+        let mut pager = Pager::new(&self.database, of, epoch, span);
         while let Some(window) = pager.next().await? {
             self.meter
                 .now(|| format!("{}: {}/{}", of.group, of.topic, of.partition));
@@ -296,7 +303,7 @@ impl Run<'_> {
                 report.events += range.events;
                 report.lost += range.lost;
                 tiling.take(range, &mut report.findings);
-                report.letters += letters.judge(range, known.epoch, &mut report.findings);
+                report.letters += letters.judge(range, epoch, &mut report.findings);
             }
             for table in &mut tables {
                 let rejected = |start, end| letters.within(start, end);
@@ -328,7 +335,7 @@ impl Run<'_> {
             let topic = topic.full_name(&kafka.topic_prefix);
             self.meter.now(|| format!("{}: {topic}", known.group.name));
             let reports =
-                derived::verify(kafka, &self.database, &topic, known.epoch, partitions).await?;
+                derived::verify(kafka, &self.database, &topic, &known.rewinds, partitions).await?;
             for derived in reports {
                 report.expired += derived.expired;
                 report.find(derived.findings);

@@ -138,12 +138,9 @@ pub async fn span(
         topic: &of.topic,
         partition: of.partition,
     };
-    // A committed offset that expired or was deleted: the ledger knows how far the group was.
-    let committed = match of.committed {
-        Some(committed) => Some(committed),
-        None => store::ledger_end(database, partition, epoch).await?,
-    };
-    let Some(committed) = committed else {
+    // The ledger knows how far the group was, also where the committed offset expired, was deleted or set back.
+    let settled = store::ledger_end(database, partition, epoch).await?;
+    let Some(committed) = of.committed.max(settled) else {
         return Ok(None);
     };
     let whole = Span::whole(of.first, committed);

@@ -17,6 +17,10 @@ const HUNG: Duration = Duration::from_secs(8);
 const TROUBLE: Duration = Duration::from_secs(5);
 /// What a group says when ClickHouse takes nothing.
 const UNSETTLED: &str = "batch is not settled";
+/// ClickHouse's own number for "no writes are allowed here".
+const READONLY: u32 = 164;
+/// ClickHouse's own number for "the memory limit is exceeded".
+const MEMORY_LIMIT_EXCEEDED: u32 = 241;
 /// Memory of a query that has too little for an insert, bytes.
 const TOO_LITTLE: u64 = 1_000_000;
 
@@ -36,10 +40,11 @@ pub async fn run(stack: &mut Stack, scene: &mut Scene) {
         Disturbance::EngineRestarted => services::engine_restarted(stack, scene).await,
         Disturbance::EngineHung => services::hung(stack, scene, Service::ClickHouse, HUNG).await,
         Disturbance::EngineReadOnly => {
-            services::troubled(stack, scene, EngineTrouble::ReadOnly).await
+            services::troubled(stack, scene, EngineTrouble::ReadOnly, READONLY).await;
         }
         Disturbance::EngineOutOfMemory => {
-            services::troubled(stack, scene, EngineTrouble::QueryMemory(TOO_LITTLE)).await;
+            let trouble = EngineTrouble::QueryMemory(TOO_LITTLE);
+            services::troubled(stack, scene, trouble, MEMORY_LIMIT_EXCEEDED).await;
         }
         Disturbance::EngineDiskFull => services::disk_full(scene).await,
         Disturbance::EngineFileSize => services::file_size(stack, scene).await,

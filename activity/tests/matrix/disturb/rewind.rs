@@ -18,11 +18,13 @@ pub async fn killed(scene: &mut Scene) {
     scene.start();
 }
 
-/// The rewind is killed, and given up.
+/// The rewind is killed, and given up; what it has left behind must not disturb the one that then takes place.
 pub async fn given_up(scene: &mut Scene) {
     kill_at_its_point(scene).await;
     scene.disturbed().await;
     run(scene, &["--abort"], None).await;
+    let half_way = half_way(scene).await;
+    run(scene, &["--to", &half_way, "--yes"], None).await;
     scene.start();
 }
 

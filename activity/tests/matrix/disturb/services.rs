@@ -97,11 +97,16 @@ pub async fn hung(stack: &Stack, scene: &mut Scene, service: Service, length: Du
     scene.says(consumer, UNSETTLED).await;
 }
 
-pub async fn troubled(stack: &mut Stack, scene: &mut Scene, trouble: EngineTrouble) {
+/// `code`: the error that ClickHouse gives and counts; the restart alone would make inserts fail for a while, too.
+pub async fn troubled(stack: &mut Stack, scene: &mut Scene, trouble: EngineTrouble, code: u32) {
     let consumer = scene.start_with(&["--clickhouse-user", TROUBLED_USER]);
     scene.settles().await;
     stack.restart_engine(trouble).await.unwrap();
     scene.disturbed().await;
+    let refused =
+        format!("SELECT toInt64(sum(value)) AS number FROM system.errors WHERE code = {code}");
+    let is_refused = async || scene.world.number(&refused).await > 0;
+    scene.until("clickhouse refuses inserts", is_refused).await;
     scene.says(consumer, UNSETTLED).await;
     tokio::time::sleep(TROUBLE).await;
     stack.restart_engine(EngineTrouble::None).await.unwrap();
@@ -221,10 +226,10 @@ pub async fn brokers_rolled(stack: &mut Stack, scene: &mut Scene) {
 
 pub async fn registry_slow(stack: &mut Stack, scene: &mut Scene) {
     scene.published().await;
-    scene.published().await;
     signal(stack.process_id(Service::Registry).unwrap(), "STOP");
     scene.disturbed().await;
-    scene.start();
+    let consumer = scene.start();
+    scene.says(consumer, "waiting for a schema").await;
     tokio::time::sleep(TROUBLE).await;
     signal(stack.process_id(Service::Registry).unwrap(), "CONT");
 }
