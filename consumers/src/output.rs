@@ -288,6 +288,14 @@ impl Output {
         }
     }
 
+    /// The runtime's side: bytes of key and payload of the largest message that was sent since [`begin_event`](Self::begin_event).
+    pub fn largest_sent_bytes(&self) -> usize {
+        let sent = self.derived.iter().skip(self.derived_before_event);
+        sent.map(|derived| derived.key.len() + derived.payload.len())
+            .max()
+            .unwrap_or(0)
+    }
+
     /// Rows so far, over all tables.
     pub fn rows(&self) -> usize {
         self.tables.iter().map(Rows::len).sum()

@@ -8,6 +8,7 @@ use activity_platform::registry::Registry;
 use activity_platform::settings::Targets;
 use activity_runtime::dead_letter::{TOPIC_BYTES_MAX, dead_letter_topic};
 use activity_runtime::resubmit::resubmit_topic;
+use activity_runtime::source::DERIVED_TOPIC_BYTES_MAX;
 use activity_runtime::standing;
 use activity_schemas::migrations::{self, Migration};
 use activity_schemas::{CLICKS, Content, EventKind, Partitions, Topic, WATCHES};
@@ -64,13 +65,19 @@ fn topics_to_create(
             ("cleanup.policy", "delete".to_owned()),
         ]
     };
-    let of_events = topics.iter().map(|topic| TopicToCreate {
-        name: topic.full_name(prefix),
-        partitions: match topic.partitions {
-            Partitions::Configured => i32::from(partitions),
-            Partitions::One => 1,
-        },
-        config: config(RETENTION_MS),
+    let of_events = topics.iter().map(|topic| {
+        let mut config = config(RETENTION_MS);
+        if topic.content == Content::Derived {
+            config.push(("max.message.bytes", DERIVED_TOPIC_BYTES_MAX.to_string()));
+        }
+        TopicToCreate {
+            name: topic.full_name(prefix),
+            partitions: match topic.partitions {
+                Partitions::Configured => i32::from(partitions),
+                Partitions::One => 1,
+            },
+            config,
+        }
     });
     let of_rejected = |name: String, retention_ms: u64| {
         let mut config = config(retention_ms);

@@ -278,6 +278,7 @@ pub fn all() -> Vec<Cell> {
         Cell::new(D::RegistrySlow, None),
         Cell::new(D::UnknownIds, None).malformed(0.1),
         Cell::new(D::OffsetsDeleted, None),
+        at(D::OffsetsDeleted, P::BeforeLedger, 3),
         Cell::new(D::OffsetsSetBack, None),
         Cell::new(D::RetentionPassed, None).short(),
         at(D::RetentionPassed, P::AfterCommit, 3),

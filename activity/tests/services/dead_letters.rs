@@ -22,14 +22,14 @@ use crate::support::World;
 const GROUP: &str = "analytics";
 const WAIT: Duration = Duration::from_secs(30);
 
-type OwnHeaders = Vec<(String, Option<Vec<u8>>)>;
+pub type OwnHeaders = Vec<(String, Option<Vec<u8>>)>;
 
 /// A message as it is in Kafka.
 #[derive(Clone, Debug, PartialEq)]
-struct Raw {
-    key: Option<Vec<u8>>,
-    payload: Option<Vec<u8>>,
-    headers: OwnHeaders,
+pub struct Raw {
+    pub key: Option<Vec<u8>>,
+    pub payload: Option<Vec<u8>>,
+    pub headers: OwnHeaders,
 }
 
 /// What a verb prints for programs.
@@ -78,7 +78,7 @@ fn full_name(world: &World, topic: &str) -> String {
 }
 
 /// All messages of a topic, by partition and offset.
-fn read(world: &World, topic: &str) -> BTreeMap<(i32, i64), Raw> {
+pub fn read(world: &World, topic: &str) -> BTreeMap<(i32, i64), Raw> {
     let consumer: BaseConsumer = BaseConsumer::from_config(&client(world)).unwrap();
     let topic = full_name(world, topic);
     let metadata = consumer.fetch_metadata(Some(&topic), WAIT).unwrap();
@@ -109,7 +109,7 @@ fn read(world: &World, topic: &str) -> BTreeMap<(i32, i64), Raw> {
 }
 
 /// Publishes messages; one that is too large is refused without a word.
-fn publish(world: &World, topic: &str, messages: &[Raw], config: &[(&str, &str)]) {
+pub fn publish(world: &World, topic: &str, messages: &[Raw], config: &[(&str, &str)]) {
     let mut client = client(world);
     for (name, value) in config {
         client.set(*name, *value);

@@ -1,5 +1,7 @@
 //! What the promise says of bad days, each made on purpose: claims left behind, rows that an engine forgot, offsets that somebody moved.
 
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -131,6 +133,21 @@ fn a_claim_that_is_older_than_its_token_may_be_is_filled_row_by_row() {
 }
 
 #[test]
+fn rows_whose_claim_somebody_deleted_before_the_ledger_knew_of_it_are_not_doubled() {
+    in_world("claim_deleted", 2, |world| async move {
+        fill(&world, 5_000, 28).await;
+        let ranges = leave_claims_behind(&world, 0).await;
+        assert!(forget_half(&world, &ranges).await > 0);
+        let without_claim = ranges.into_iter().map(|range| {
+            let start = range.start;
+            (range, start, String::new())
+        });
+        commit(&world, without_claim.collect::<Vec<_>>());
+        goes_on_exactly(&world, 5_000).await;
+    });
+}
+
+#[test]
 fn offsets_that_somebody_set_back_do_not_double_rows() {
     in_world("set_back", 2, |world| async move {
         fill(&world, 5_000, 23).await;
@@ -215,5 +232,29 @@ fn a_stateful_group_goes_on_from_its_snapshot_as_if_it_had_never_stopped() {
         // Its first stage derived everything once more into the same internal topic; the guard counted each message once.
         assert_eq!(whole.number(outcomes).await, world.number(outcomes).await);
         assert_eq!(whole.number(&sum).await, stopped);
+    });
+}
+
+#[test]
+fn a_topic_that_was_made_anew_and_outgrew_the_old_one_is_not_read_from_the_old_ones_end() {
+    in_world("outgrown", 1, |world| async move {
+        fill(&world, 1_000, 29).await;
+        let kafka = &world.targets.kafka;
+        let topic = format!("{}clicks", kafka.topic_prefix);
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", kafka.brokers().unwrap());
+        let admin: AdminClient<DefaultClientContext> = AdminClient::from_config(&config).unwrap();
+        let options = AdminOptions::new();
+        admin.delete_topics(&[&topic], &options).await.unwrap();
+        // The old topic is gone a moment after it was deleted.
+        let is_anew = || async {
+            let report = activity_operator::setup::run(&world.targets, 1).await;
+            report.is_ok_and(|report| report.topics_created.contains(&topic))
+        };
+        world.until(is_anew).await;
+        world.simulate_events(5_000, 30).await;
+        let consumer = world.consume(&[GROUP], &[]);
+        let says_so = || async { consumer.log().contains("the topic was made anew") };
+        world.until(says_so).await;
     });
 }

@@ -22,8 +22,10 @@ pub struct DeadLetter {
     pub error: String,
     /// The message's key.
     pub key: Option<Vec<u8>>,
-    /// The message's bytes.
+    /// The message's bytes, or the beginning of more than can be written.
     pub payload: Option<Vec<u8>>,
+    /// How many bytes the message had.
+    pub payload_bytes: usize,
     /// The message's headers.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
 }

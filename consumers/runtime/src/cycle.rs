@@ -51,6 +51,11 @@ impl Sink {
     fn table(&self, spec: &TableSpec) -> String {
         format!("{}{}", spec.name, self.table_suffix)
     }
+
+    /// Names of all tables of the group, as this process writes them.
+    pub(crate) fn table_names(&self) -> Vec<String> {
+        self.tables.iter().map(|table| self.table(table)).collect()
+    }
 }
 
 /// A claimed batch.
@@ -231,7 +236,7 @@ async fn gone(job: &Job, sink: &Sink) -> Result<Gone, Unsettled> {
         let rows = store::count_rows(database, &name, topic, partition, range, epoch).await?;
         gone.rows.insert(table.name, rows);
     }
-    let tables: Vec<String> = sink.tables.iter().map(|table| sink.table(table)).collect();
+    let tables = sink.table_names();
     gone.offsets_there =
         store::count_offsets(database, &tables, topic, partition, range, epoch).await?;
     gone.lost += ((range.end - range.start) as u64).saturating_sub(gone.offsets_there);

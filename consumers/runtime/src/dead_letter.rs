@@ -6,11 +6,13 @@
 //!
 //! A message that is larger than [`DEAD_LETTER_BYTES_MAX`] (Kafka's limits hold for compressed batches, so that there can be one) is cut, and says so.
 
+use activity_consumers::Reject;
 use rdkafka::message::{Header, OwnedHeaders};
 
 use crate::batch::DeadLetter;
 use crate::delivery::BatchSource;
 use crate::headers::MessageHeaders;
+use crate::lane::Message;
 
 /// Largest dead letter that is written, with all its headers: four times what Kafka takes as a message by default.
 pub const DEAD_LETTER_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -123,6 +125,21 @@ pub fn letter_key(group: &str, topic: &str, partition: i32, offset: i64) -> Stri
     format!("{group}/{topic}/{partition}/{offset}")
 }
 
+/// A message that is not taken, as it waits to be written. It is counted against the limits on memory: what could not be written is not kept.
+pub(crate) fn of(message: &Message<'_>, reject: Reject) -> DeadLetter {
+    let kept = |payload: &[u8]| payload[..payload.len().min(DEAD_LETTER_BYTES_MAX)].to_vec();
+    DeadLetter {
+        offset: message.offset,
+        appended_at_ms: message.appended_at_ms,
+        reason: reject.reason,
+        error: reject.detail,
+        key: message.key.map(<[u8]>::to_vec),
+        payload: message.payload.map(kept),
+        payload_bytes: message.payload.map_or(0, <[u8]>::len),
+        headers: message.headers.copied_from(0),
+    }
+}
+
 /// A dead letter as it is written, but for its key.
 pub(crate) struct Written<'a> {
     /// Our headers and the message's own.
@@ -179,7 +196,7 @@ struct Fit<'a> {
 /// As much of a message as fits: all of it; else its key up to a quarter, all of its headers if they stay below half, and its value's beginning in the rest.
 fn fit(letter: &DeadLetter, bytes_max: usize) -> Fit<'_> {
     let (key, payload) = (letter.key.as_deref(), letter.payload.as_deref());
-    let (key_bytes, payload_bytes) = (key.map_or(0, <[u8]>::len), payload.map_or(0, <[u8]>::len));
+    let (key_bytes, payload_bytes) = (key.map_or(0, <[u8]>::len), letter.payload_bytes);
     let header_bytes: usize = letter
         .headers
         .iter()
@@ -249,6 +266,7 @@ mod tests {
             reason: "truncated",
             error: "the datum ends too early".to_owned(),
             key,
+            payload_bytes: payload.as_ref().map_or(0, Vec::len),
             payload,
             headers,
         }
@@ -302,7 +320,24 @@ mod tests {
 
     #[test]
     fn a_message_that_is_too_large_says_how_large_it_was() {
-        let letter = letter(None, Some(vec![1; 9_000_000]), vec![("h".into(), None)]);
+        let headers = OwnedHeaders::new().insert(Header {
+            key: "h",
+            value: None::<&[u8]>,
+        });
+        let payload = vec![1; 9_000_000];
+        let message = Message {
+            offset: 42,
+            appended_at_ms: 1_700_000_000_000,
+            key: None,
+            payload: Some(&payload),
+            headers: &KafkaHeaders(Some(&headers)),
+        };
+        let letter = of(
+            &message,
+            Reject::new("truncated", "the datum ends too early"),
+        );
+        let kept = letter.payload.as_ref().map(Vec::len);
+        assert_eq!(kept, Some(DEAD_LETTER_BYTES_MAX));
         let written = write(&letter, SOURCE);
         let read = KafkaHeaders(Some(&written.headers));
         let cut = Letter::parse(&read).unwrap().cut.unwrap();

@@ -18,15 +18,18 @@ use activity_platform::registry::{self, Registry};
 use activity_platform::settings::{KafkaSettings, Targets};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::burst::Burst;
 use crate::cycle::{Outcome, Sink};
 use crate::decoding::Schemas;
 use crate::delivery::Delivery;
 use crate::headers::KafkaHeaders;
+use crate::hole;
 use crate::lane::{Handled, Lane, Message, PANICKED, Phase};
 use crate::life::Life;
 use crate::membership::{Membership, Partition};
@@ -36,13 +39,14 @@ use crate::resubmit::{Feed, feeds};
 use crate::rewinds::Rewinds;
 use crate::settings::RuntimeSettings;
 use crate::standing::Role;
+use crate::trouble::{CommitTrouble, ReadTrouble};
 
 /// How long one poll waits for a message: bounds how late a finished cycle is noticed.
 const POLL_TIMEOUT: Duration = Duration::from_millis(10);
-/// Messages between two looks at everything else.
-const POLL_MESSAGES_MAX: usize = 1_000;
 /// How long the loop waits for the registry before the partition is paused and others go on.
 const REGISTRY_WAIT: Duration = Duration::from_secs(1);
+/// How long the loop waits for a broker's answer before the partition is paused and others go on.
+const BROKER_WAIT: Duration = Duration::from_secs(1);
 /// A registry that gave no answer is not waited for again in this time.
 const REGISTRY_SILENT_FOR: Duration = Duration::from_secs(2);
 /// How long the loop only waits for a cycle when a lane is full. Longer, and full lanes pause, which costs what was fetched ahead.
@@ -106,7 +110,8 @@ pub(crate) struct Driver {
     pub(crate) cycle_began: Option<Instant>,
     pub(crate) cycles: (Sender<CycleEnd>, Receiver<CycleEnd>),
     pub(crate) next_cycle_at: Instant,
-    pub(crate) commits_fail_since: Option<Instant>,
+    pub(crate) commit_trouble: CommitTrouble,
+    pub(crate) read_trouble: ReadTrouble,
     /// Deliveries that failed in a row, by partition.
     pub(crate) delivery_failures: HashMap<Partition, u32>,
     /// Snapshots on their way.
@@ -211,7 +216,8 @@ impl Driver {
             joined: false,
             cycle_began: None,
             full_since: None,
-            commits_fail_since: None,
+            commit_trouble: CommitTrouble::default(),
+            read_trouble: ReadTrouble::default(),
             registry_silent_until: Instant::now(),
             cycles: channel(),
             next_cycle_at: Instant::now(),
@@ -277,16 +283,33 @@ impl Driver {
         } else {
             POLL_TIMEOUT
         };
-        for _ in 0..POLL_MESSAGES_MAX {
+        let mut burst = Burst::default();
+        while !burst.is_over() {
             match consumer.poll(timeout) {
                 None => break,
-                Some(Ok(message)) => self.receive(&message),
-                Some(Err(error)) => tracing::debug!(group = self.group.name, %error, "poll"),
+                Some(Ok(message)) => {
+                    burst.count(message.payload_len() + message.key_len());
+                    self.receive(&message);
+                }
+                Some(Err(error)) => {
+                    burst.count(0);
+                    self.poll_failed(&error);
+                }
             }
             timeout = Duration::ZERO;
             if std::mem::take(&mut self.limit_passed) {
                 break;
             }
+        }
+    }
+
+    fn poll_failed(&mut self, error: &KafkaError) {
+        let (group, now) = (self.group.name, Instant::now());
+        tracing::debug!(group, %error, "poll");
+        if self.read_trouble.note(error, now)
+            && let Some(why) = self.read_trouble.why(now)
+        {
+            tracing::warn!(group, "{why}");
         }
     }
 
@@ -308,10 +331,9 @@ impl Driver {
             headers: &headers,
         };
         let now = Instant::now();
-        let log_first = if offset > lane.next() {
-            log_first(&self.consumer, topic, partition, offset - lane.next())
-        } else {
-            0
+        let Some(log_first) = hole::log_first(&self.consumer, lane, offset, BROKER_WAIT) else {
+            let why = "kafka: no answer".to_owned();
+            return lane.stall(lane.next(), "the log's start", why, now);
         };
         loop {
             match lane.handle(&received, &self.schemas, log_first, now) {
@@ -349,7 +371,7 @@ impl Driver {
                         &mut self.schemas,
                         &mut self.registry_silent_until,
                     ) {
-                        return lane.stall(offset, why, now);
+                        return lane.stall(offset, "a schema", why, now);
                     }
                 }
             }
@@ -430,21 +452,6 @@ fn count_taken(
     limit
         .count(rejected, now)
         .then(|| limit.why_stopped(name))?
-}
-
-/// First offset of the log, to tell a loss from a hole. The client's own figure may be a second old: where more than one offset is jumped (one is the marker
-/// of a transaction) the broker is asked.
-fn log_first(consumer: &BaseConsumer<Membership>, topic: &str, partition: i32, jumped: i64) -> i64 {
-    let known = consumer
-        .context()
-        .log_ends(&(topic.to_owned(), partition))
-        .map_or(0, |ends| ends.first);
-    if jumped <= 1 {
-        return known;
-    }
-    consumer
-        .fetch_watermarks(topic, partition, REGISTRY_WAIT)
-        .map_or(known, |(first, _)| first)
 }
 
 /// Fetches a writer's schema; the error says why it must be waited for.

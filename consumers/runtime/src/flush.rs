@@ -11,6 +11,7 @@ use crate::cycle::{self, Job, Outcome, now_ms};
 use crate::driver::Driver;
 use crate::lane::{Lane, Phase};
 use crate::membership::{Commit, CommitError, Partition};
+use crate::report::tell_counts;
 use crate::store::{self, PartitionOf};
 
 /// A commit that failed is tried again after this long.
@@ -23,7 +24,7 @@ impl Driver {
     pub(crate) fn start_cycle(&mut self, now: Instant, all: bool) {
         let waits = now < self.next_cycle_at
             && !all
-            && (self.commits_fail_since.is_some()
+            && (self.commit_trouble.is_on()
                 || !self.lanes.values().any(|lane| lane.is_full(&self.settings)));
         if self.cycle_began.is_some() || waits {
             return;
@@ -49,7 +50,7 @@ impl Driver {
             .map(|lane| empty_claim(lane, self.epoch))
             .collect();
         if claims.is_empty() && idle.is_empty() {
-            return;
+            return self.commit_trouble.over();
         }
         let commits: Vec<Commit> = claims.iter().chain(&idle).cloned().collect();
         match self.consumer.context().commit(&self.consumer, &commits) {
@@ -59,22 +60,25 @@ impl Driver {
                     .commit_seconds
                     .with_label_values(&[self.group.name])
                     .observe(took.as_secs_f64());
-                self.commits_fail_since = None;
+                self.commit_trouble.over();
                 let committed = committed.into_iter().collect();
                 self.committed(&commits, &committed);
                 claims.retain(|commit| committed.contains(&commit.partition));
                 self.hand_over(&claims, now);
             }
             Err(CommitError::Retry(error)) => {
-                if self.commits_fail_since.is_none() {
+                if self.commit_trouble.note(&error, now) {
                     tracing::info!(group = self.group.name, %error, "commit failed; trying again");
                 }
-                self.commits_fail_since.get_or_insert(now);
                 self.next_cycle_at = now + COMMIT_PAUSE;
             }
             Err(CommitError::Fenced(error)) => {
                 tracing::warn!(group = self.group.name, %error, "this member was replaced; dropping what it holds");
-                self.lanes.values().for_each(|lane| lane.cancel.cancel());
+                self.commit_trouble.over();
+                for lane in self.lanes.values_mut() {
+                    lane.cancel.cancel();
+                    tell_counts(&self.sink.metrics, self.group.name, lane);
+                }
                 self.lanes.clear();
                 self.by_partition.clear();
             }

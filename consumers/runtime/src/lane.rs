@@ -8,8 +8,9 @@ use activity_consumers::{Group, Instance, Received, Reject, Settings, StaleSnaps
 use rdkafka::TopicPartitionList;
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{Building, DeadLetter, Mode, Sealed};
+use crate::batch::{Building, Mode, Sealed};
 use crate::claim::Range;
+use crate::dead_letter;
 use crate::decoding::Schemas;
 use crate::headers::{MessageHeaders, Tail};
 use crate::input::{Reader, Reading, Unreadable};
@@ -17,10 +18,12 @@ use crate::panics::caught;
 use crate::resubmit::Feed;
 use crate::rewinds::Rewinds;
 use crate::settings::RuntimeSettings;
-use crate::start::Start;
+use crate::source::can_be_sent;
+use crate::start::{Start, gap_in_state};
 use crate::store::Snapshot;
+use crate::told::Told;
 
-/// A schema that the registry did not give is asked for again after this long.
+/// What a message needs, which was not to be had, is asked for again after this long.
 const STALL: Duration = Duration::from_secs(1);
 /// Reason of the dead letters of messages over which the group panicked.
 pub const PANICKED: &str = "panicked";
@@ -160,12 +163,10 @@ pub struct Lane {
     pub skipped: u64,
     /// Snapshots.
     pub snapshots: Snapshots,
-    /// Messages read since the metrics were told last.
-    pub read: u64,
-    /// Messages processed since the metrics were told last.
-    pub processed: u64,
-    /// Messages replayed since the metrics were told last.
-    pub replayed: u64,
+    /// What the log had lost of the messages that the state was to be rebuilt from.
+    pub state_gap: Option<Range>,
+    /// What the metrics are told.
+    pub told: Told,
     /// Messages over which the group panicked, with what the panic said: they are rejected unseen.
     pub poisonous: BTreeMap<i64, String>,
     group: Group,
@@ -224,9 +225,8 @@ impl Lane {
                 offset: -1,
                 pending: None,
             },
-            read: 0,
-            processed: 0,
-            replayed: 0,
+            state_gap: None,
+            told: Told::default(),
             poisonous: BTreeMap::new(),
             group: *group,
             group_settings,
@@ -260,6 +260,8 @@ impl Lane {
         if let Some(snapshot) = snapshot {
             self.restore(snapshot)?;
         }
+        self.state_gap = snapshot
+            .and_then(|snapshot| gap_in_state(snapshot.state_offset, log_first, range_start));
         self.building.start = range_start;
         self.building.next = range_start;
         match start {
@@ -278,7 +280,8 @@ impl Lane {
                 ..
             } => {
                 let first_read = log_first.map_or(range.start, |first| first.min(range.end));
-                let mode = if log_first.is_some() {
+                // Rows of another state are not sent under the token of those that may be there.
+                let mode = if log_first.is_some() || self.state_gap.is_some() {
                     Mode::MissingOnly
                 } else {
                     Mode::Again
@@ -328,7 +331,7 @@ impl Lane {
             Err(Unreadable::Reject(reject)) => Err(reject),
             Ok(reading) => Ok(reading),
         };
-        self.read += 1;
+        self.told.read += 1;
         if is_replay {
             return self.replay(message, reading);
         }
@@ -354,12 +357,12 @@ impl Lane {
         };
         match outcome {
             Ok(()) => {
-                self.processed += 1;
+                self.told.processed += 1;
                 Handled::Taken(None)
             }
             Err(Failure::Rejected(reject)) => {
                 let reason = reject.reason;
-                self.building.reject(dead_letter(message, reject));
+                self.building.reject(dead_letter::of(message, reject));
                 Handled::Taken(Some(reason))
             }
             Err(Failure::Panicked) => Handled::Panicked,
@@ -396,7 +399,10 @@ impl Lane {
             }
         };
         let why = match outcome {
-            Ok(taken) => return taken.map_err(Failure::Rejected),
+            Ok(taken) => {
+                let taken = taken.and_then(|()| can_be_sent(&self.building.output));
+                return taken.map_err(Failure::Rejected);
+            }
             Err(why) => why,
         };
         if self.keeps_state() {
@@ -409,7 +415,7 @@ impl Lane {
     }
 
     fn replay(&mut self, message: &Message<'_>, reading: Result<Reading<'_>, Reject>) -> Handled {
-        self.replayed += 1;
+        self.told.replayed += 1;
         self.next = message.offset + 1;
         let mut handled = Handled::Replayed;
         if let Ok(reading) = reading {
@@ -531,10 +537,10 @@ impl Lane {
             .filter(|appended_at_ms| *appended_at_ms > 0)
     }
 
-    /// The lane waits for a schema and reads the message again; others go on.
-    pub fn stall(&mut self, offset: i64, why: String, now: Instant) {
+    /// The lane waits for what a message needs, and reads again; others go on.
+    pub fn stall(&mut self, offset: i64, what: &str, why: String, now: Instant) {
         if self.waiting_for.is_none() {
-            tracing::warn!(topic = %self.name, partition = self.partition, offset, why, "waiting for a schema");
+            tracing::warn!(topic = %self.name, partition = self.partition, offset, why, "waiting for {what}");
         }
         self.waiting_for = Some(why);
         self.phase = Phase::Seeking {
@@ -594,17 +600,5 @@ impl Lane {
         self.instance
             .as_mut()
             .map_or(Ok(()), |instance| instance.restore(state))
-    }
-}
-
-fn dead_letter(message: &Message<'_>, reject: Reject) -> DeadLetter {
-    DeadLetter {
-        offset: message.offset,
-        appended_at_ms: message.appended_at_ms,
-        reason: reject.reason,
-        error: reject.detail,
-        key: message.key.map(<[u8]>::to_vec),
-        payload: message.payload.map(<[u8]>::to_vec),
-        headers: message.headers.copied_from(0),
     }
 }

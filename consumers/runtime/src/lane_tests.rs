@@ -4,6 +4,7 @@
 mod world;
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use activity_consumers::{
     ConsumerGroup, Group, Headers, Input, Output, Received, Reject, Row as _, Settings,
@@ -12,10 +13,13 @@ use activity_consumers::{
 use activity_schemas::{Partitions, Topic};
 use proptest::prelude::*;
 
-use self::world::{Fate, Step, World};
-use crate::batch::TableBlock;
+use self::world::{Fate, Step, World, hand};
+use crate::batch::{Mode, TableBlock};
+use crate::claim::Range;
 use crate::headers::MessageHeaders;
 use crate::source::{SOURCE_HEADER, Source};
+use crate::start::Start;
+use crate::store::Snapshot;
 
 const EPOCH: u32 = 9;
 /// Where the log begins.
@@ -190,13 +194,27 @@ fn logs(repeats: bool) -> impl Strategy<Value = Vec<Entry>> {
 
 /// Schedules; `late`: inserts may arrive late; `expire`: the log's start may move at any time.
 fn schedules(late: bool, expire: bool) -> impl Strategy<Value = Vec<Step>> {
+    let insert = if late { Fate::Late } else { Fate::Failed };
+    let inserts = vec![Fate::Failed, Fate::Unheard, Fate::Forgotten, insert];
+    let step = steps(inserts, late, u32::from(expire), 0);
+    prop::collection::vec(step, 0..160)
+}
+
+/// Schedules in which the committed offset may be deleted. A limit: an insert that then arrives late, or of which the engine has forgotten the rows, had its token
+/// from a claim that nobody knows of any more.
+fn schedules_with_deleted_offsets() -> impl Strategy<Value = Vec<Step>> {
+    let step = steps(vec![Fate::Failed, Fate::Unheard], false, 0, 3);
+    prop::collection::vec(step, 0..160)
+}
+
+/// Steps; how often the log's start moves, and offsets are deleted.
+fn steps(inserts: Vec<Fate>, late: bool, expire: u32, delete: u32) -> impl Strategy<Value = Step> {
     let fates = |fates: &[Fate]| prop_oneof![2 => Just(Fate::Done), 1 => prop::sample::select(fates.to_vec())];
     let simple = || fates(&[Fate::Failed, Fate::Unheard]);
-    let last = if late { Fate::Late } else { Fate::Failed };
-    let insert = fates(&[Fate::Failed, Fate::Unheard, Fate::Forgotten, last]);
+    let insert = fates(&inserts);
     let often = || prop::bool::weighted(0.8);
     let again = prop_oneof![4 => Just(0), 1 => 1_usize..9];
-    let step = prop_oneof![
+    prop_oneof![
         6 => (again, 0_usize..8).prop_map(|(again, messages)| Step::Deliver(again, messages)),
         6 => ((often(), often()), simple()).prop_map(|((all, snapshot), fate)| Step::Flush(all, snapshot, fate)),
         6 => (insert, simple()).prop_map(|(fate, ledger)| Step::Insert(fate, ledger)),
@@ -204,9 +222,9 @@ fn schedules(late: bool, expire: bool) -> impl Strategy<Value = Vec<Step>> {
         2 => any::<(bool, bool)>().prop_map(move |(last_commit, arrives)| Step::Lose(last_commit, late && arrives)),
         5 => Just(Step::Assign),
         2 => (0_usize..3, any::<bool>()).prop_map(|(which, ledger)| Step::Arrive(which, ledger)),
-        u32::from(expire) => prop_oneof![0_i64..60, Just(100)].prop_map(Step::Expire),
-    ];
-    prop::collection::vec(step, 0..160)
+        expire => prop_oneof![0_i64..60, Just(100)].prop_map(Step::Expire),
+        delete => Just(Step::DeleteOffset),
+    ]
 }
 
 /// Runs a schedule; then retention takes what was not settled, up to so many percent of the rest, while nobody owns the partition; then another schedule.
@@ -263,6 +281,17 @@ proptest! {
         prop_assert_eq!(&world.dead_letters, &rejects);
         prop_assert_eq!(world.tile(FIRST), (world.log.len() as u64, rejects.len() as u64, 0, rows.len()));
         prop_assert_eq!(&world.built, &world.uninterrupted());
+    }
+
+    #[test]
+    fn whenever_offsets_are_deleted_the_tables_hold_what_one_uninterrupted_run_gives(log in logs(true), steps in schedules_with_deleted_offsets()) {
+        let mut world = World::new(log);
+        world.run(&steps);
+        world.drain();
+        let (rows, rejects) = expected(&world.log);
+        prop_assert_eq!(&world.rows, &rows);
+        prop_assert_eq!(&world.dead_letters, &rejects);
+        prop_assert_eq!(world.tile(FIRST), (world.log.len() as u64, rejects.len() as u64, 0, rows.len()));
     }
 
     #[test]
@@ -364,4 +393,47 @@ fn a_range_of_which_the_log_loses_the_rest_is_settled_without_another_message() 
     world.run(&[Step::Assign, Step::Deliver(0, 1), Step::Expire(100)]);
     world.drain();
     assert_eq!(world.tile(FIRST), (0, 0, 8, 0));
+}
+
+#[test]
+fn rows_of_a_range_whose_claim_was_deleted_before_the_ledger_knew_of_it_are_not_doubled() {
+    let mut world = World::new(plain_log(8));
+    world.run(&[Step::Assign, Step::Deliver(0, 4)]);
+    world.run(&[
+        Step::Flush(true, false, Fate::Done),
+        Step::Insert(Fate::Unheard, Fate::Done),
+        Step::Lose(false, false),
+        Step::DeleteOffset,
+    ]);
+    world.drain();
+    let (rows, _) = expected(&world.log);
+    assert_eq!(world.rows, rows);
+}
+
+#[test]
+fn a_range_that_is_built_again_from_a_state_with_a_gap_only_fills_what_is_missing() {
+    let (world, now) = (World::new(plain_log(8)), Instant::now());
+    let mut lane = world.lane();
+    let old = Snapshot {
+        state_offset: FIRST + 1,
+        ..lane.snapshot("test")
+    };
+    let start = Start::Redo {
+        range: Range {
+            start: FIRST + 4,
+            end: FIRST + 8,
+        },
+        claimed_at_ms: 7,
+        log_first: None,
+        notice: None,
+    };
+    let to = lane.place(&start, FIRST + 3, Some(&old), true, now);
+    assert_eq!(to.unwrap(), FIRST + 3);
+    let gap = lane.state_gap.map(|gap| (gap.start, gap.end));
+    assert_eq!(gap, Some((FIRST + 1, FIRST + 3)));
+    for entry in &world.log[3..] {
+        hand(&mut lane, entry, FIRST + 3, now);
+    }
+    lane.close_redo(now);
+    assert_eq!(lane.sealed.unwrap().mode, Mode::MissingOnly);
 }

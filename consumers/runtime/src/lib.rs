@@ -8,6 +8,7 @@
 
 mod backoff;
 pub mod batch;
+mod burst;
 pub mod claim;
 pub mod cycle;
 pub mod dead_letter;
@@ -16,6 +17,7 @@ pub mod delivery;
 mod driver;
 mod flush;
 pub mod headers;
+mod hole;
 mod input;
 mod lane;
 #[cfg(test)]
@@ -36,6 +38,8 @@ pub mod source;
 pub mod standing;
 pub mod start;
 pub mod store;
+mod told;
+mod trouble;
 
 pub use driver::{Clients, RunError};
 pub use life::{Reread, reread, run};

@@ -12,11 +12,11 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::backoff;
-use crate::claim::Claim;
+use crate::claim::{Claim, Range};
 use crate::membership::Membership;
 use crate::rewinds::Rewinds;
 use crate::standing::{Role, Standing};
-use crate::start::{Start, Witnesses, decide};
+use crate::start::{Start, Witnesses, decide, of_another_topic, over_rows, unvouched_from};
 use crate::store::{self, PartitionOf, Snapshot};
 
 /// How long one request to Kafka may take.
@@ -33,6 +33,8 @@ pub struct Opening {
     pub topic: Arc<str>,
     /// Partition.
     pub partition: i32,
+    /// The group's tables, as this process writes them.
+    pub tables: Vec<String>,
     /// The group's epoch, and how it came to it.
     pub rewinds: Arc<Rewinds>,
     /// In whose name the partition is read.
@@ -48,6 +50,8 @@ pub struct Opening {
 pub struct Opened {
     /// How it goes on.
     pub start: Start,
+    /// The offset that is committed, if one is.
+    pub committed: Option<i64>,
     /// First offset that the log has.
     pub log_first: i64,
     /// The state to begin with, if there is one that fits, and the slot that it lies in.
@@ -131,11 +135,11 @@ async fn try_open(
         topic: &opening.topic,
         partition: opening.partition,
     };
-    let (consumer, topic, partition) = (consumer.clone(), opening.topic.clone(), opening.partition);
-    let kafka = tokio::task::spawn_blocking(move || kafka_witnesses(&consumer, &topic, partition));
+    let (asked, topic, partition) = (consumer.clone(), opening.topic.clone(), opening.partition);
+    let kafka = tokio::task::spawn_blocking(move || kafka_witnesses(&asked, &topic, partition));
     let ledger_end = store::ledger_end(database, of, epoch).await?;
     let (committed, log_first, log_next) = kafka.await??;
-    let start = decide(
+    let mut start = decide(
         &Witnesses {
             committed,
             ledger_end,
@@ -144,8 +148,16 @@ async fn try_open(
         },
         epoch,
     );
+    if let Some(from) = unvouched_from(&start, committed, epoch) {
+        let log = Range {
+            start: log_first,
+            end: log_next,
+        };
+        start = look_behind(start, from, log, opening, consumer, database).await?;
+    }
     let mut opened = Opened {
         start,
+        committed: committed.map(|(offset, _)| offset),
         log_first,
         snapshot: None,
         unfit_snapshot: false,
@@ -165,6 +177,59 @@ async fn try_open(
         opened.snapshot = found.filter(|(_, snapshot)| snapshot.fingerprint == *fingerprint);
     }
     Ok(opened)
+}
+
+/// What the ledger's times and the tables' rows say of a start that no claim vouches for.
+async fn look_behind(
+    start: Start,
+    from: i64,
+    log: Range,
+    opening: &Opening,
+    consumer: &Arc<BaseConsumer<Membership>>,
+    database: &Database,
+) -> Result<Start, OpenError> {
+    let of = PartitionOf {
+        group: opening.group,
+        topic: &opening.topic,
+        partition: opening.partition,
+    };
+    let epoch = opening.rewinds.epoch();
+    if let Some((end, appended_last_ms)) = store::ledger_last(database, of, epoch).await? {
+        let (consumer, topic, partition) =
+            (consumer.clone(), opening.topic.clone(), opening.partition);
+        let ask = move || first_appended_after(&consumer, &topic, partition, appended_last_ms);
+        let first_after = tokio::task::spawn_blocking(ask).await??;
+        if let Some(stop) = of_another_topic(end, first_after) {
+            return Ok(stop);
+        }
+    }
+    let tables = &opening.tables;
+    let last = store::last_offset(database, tables, of.topic, of.partition, from, epoch).await?;
+    Ok(match last {
+        Some(last) => over_rows(start, last, log),
+        None => start,
+    })
+}
+
+/// The first offset that was appended later than a time, if there is one.
+fn first_appended_after(
+    consumer: &BaseConsumer<Membership>,
+    topic: &str,
+    partition: i32,
+    appended_ms: i64,
+) -> Result<Option<i64>, KafkaError> {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(appended_ms + 1))?;
+    let found = consumer.offsets_for_times(list, REQUEST_TIMEOUT)?;
+    let elements = found.elements();
+    let Some(element) = elements.first() else {
+        return Ok(None);
+    };
+    element.error()?;
+    Ok(match element.offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    })
 }
 
 type Committed = Option<(i64, Option<Claim>)>;

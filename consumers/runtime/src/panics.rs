@@ -20,9 +20,10 @@ static HOOK: Once = Once::new();
 /// The panic's message.
 pub fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     HOOK.call_once(install_hook);
-    CATCHING.set(true);
+    // One may run inside of another.
+    let before = CATCHING.replace(true);
     let outcome = catch_unwind(AssertUnwindSafe(run));
-    CATCHING.set(false);
+    CATCHING.set(before);
     outcome.map_err(|panic| {
         let place = PLACE.take().unwrap_or_default();
         format!("panicked at {place}: {}", message(panic.as_ref()))

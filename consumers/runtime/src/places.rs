@@ -11,6 +11,7 @@ use crate::driver::Driver;
 use crate::lane::{Assignment, Lane, Phase};
 use crate::membership::{Change, Partition};
 use crate::open::{OpenState, Opened, Opening, open};
+use crate::report::tell_counts;
 use crate::start::Start;
 
 /// A partition that needs an operator is looked at again this often.
@@ -27,12 +28,13 @@ impl Driver {
             match change {
                 Change::Joined => self.joined = true,
                 Change::Revoked(partition) => {
-                    if let Some(lane) = self
+                    if let Some(mut lane) = self
                         .by_partition
                         .remove(&partition)
                         .and_then(|assignment| self.lanes.remove(&assignment))
                     {
                         lane.cancel.cancel();
+                        tell_counts(&self.sink.metrics, self.group.name, &mut lane);
                     }
                     self.forget(&partition);
                 }
@@ -62,7 +64,10 @@ impl Driver {
             cancel,
         };
         if let Some(previous) = self.by_partition.insert(partition, assignment) {
-            self.lanes.remove(&previous);
+            let previous = self.lanes.remove(&previous);
+            if let Some(mut lane) = previous {
+                tell_counts(&self.sink.metrics, self.group.name, &mut lane);
+            }
         }
         self.lanes.insert(
             assignment,
@@ -83,6 +88,7 @@ impl Driver {
             group: self.group.name,
             topic: name,
             partition,
+            tables: self.sink.table_names(),
             rewinds: self.rewinds.clone(),
             role: self.role,
             over: self.over.clone(),
@@ -151,7 +157,10 @@ impl Driver {
             number: assignment,
             cancel: lane.cancel.clone(),
         };
-        let poisonous = std::mem::take(&mut lane.poisonous);
+        let (poisonous, told) = (
+            std::mem::take(&mut lane.poisonous),
+            std::mem::take(&mut lane.told),
+        );
         // A fresh lane each time: what an earlier placement had built belongs to nobody.
         let fresh = || Lane::new(self.group, &self.settings, self.rewinds.clone(), at.clone());
         let mut lane = fresh();
@@ -173,8 +182,14 @@ impl Driver {
         let Ok(to) = placed else {
             return;
         };
+        if let Some(gap) = lane.state_gap {
+            let (from, to) = (gap.start, gap.end);
+            tracing::warn!(group, topic = %name, partition, from, to, "the log no longer has all that came after the stored state: it goes on without these messages, whose rows are there");
+        }
         lane.snapshots.slot = slot;
         lane.avoid(poisonous, now);
+        lane.told.found_committed = opened.committed;
+        lane.told.go_on_from(told);
         lane.phase = Phase::Seeking {
             to,
             not_before: now,

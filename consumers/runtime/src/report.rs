@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use activity_platform::metrics::Metrics;
 use rdkafka::consumer::Consumer;
 
 use crate::cycle::now_ms;
@@ -12,8 +13,6 @@ use crate::lane::{Lane, Phase};
 const INTERVAL: Duration = Duration::from_millis(200);
 /// The client learns the end of a log from what it fetches; of a partition that is paused it is asked for this often.
 const WATERMARKS_INTERVAL: Duration = Duration::from_secs(5);
-/// Commits that fail for this long are worth saying.
-const COMMITS_FAIL_FOR: Duration = Duration::from_secs(10);
 
 impl Driver {
     pub(crate) fn housekeep(&mut self, now: Instant) {
@@ -23,7 +22,7 @@ impl Driver {
         self.housekeeping_at = now + INTERVAL;
         self.schemas.tidy(now);
         self.report_readiness(now);
-        self.report_metrics();
+        self.report_metrics(now);
         if now >= self.watermarks_at {
             self.watermarks_at = now + WATERMARKS_INTERVAL;
             self.ask_for_watermarks();
@@ -39,9 +38,10 @@ impl Driver {
             let refused = self.consumer.context().refused();
             let why = refused.unwrap_or_else(|| "joining the group".to_owned());
             self.readiness.not_ready(self.group.name, why);
-        } else if is_long(self.commits_fail_since, COMMITS_FAIL_FOR) {
-            self.readiness
-                .not_ready(self.group.name, "kafka takes no commit");
+        } else if let Some(why) = self.commit_trouble.why(now) {
+            self.readiness.not_ready(self.group.name, why);
+        } else if let Some(why) = self.read_trouble.why(now) {
+            self.readiness.not_ready(self.group.name, why);
         } else if let Some(why) = self
             .limits
             .iter()
@@ -61,7 +61,7 @@ impl Driver {
         }
     }
 
-    fn report_metrics(&mut self) {
+    fn report_metrics(&mut self, now: Instant) {
         let metrics = self.sink.metrics.clone();
         metrics
             .buffered_bytes
@@ -71,28 +71,17 @@ impl Driver {
             let Some(lane) = self.lanes.get_mut(assignment) else {
                 continue;
             };
+            tell_counts(&metrics, self.group.name, lane);
             let labels = [
                 self.group.name,
                 partition.0.as_str(),
                 &partition.1.to_string(),
             ];
             metrics
-                .events_read
-                .with_label_values(&labels)
-                .inc_by(std::mem::take(&mut lane.read));
-            metrics
-                .events_processed
-                .with_label_values(&labels)
-                .inc_by(std::mem::take(&mut lane.processed));
-            metrics
-                .events_replayed
-                .with_label_values(&labels)
-                .inc_by(std::mem::take(&mut lane.replayed));
-            metrics
                 .paused
                 .with_label_values(&labels)
                 .set(i64::from(lane.paused));
-            let Some(committed) = lane.committed else {
+            let Some(committed) = lane.committed.or(lane.told.found_committed) else {
                 continue;
             };
             metrics
@@ -104,16 +93,18 @@ impl Driver {
                 .context()
                 .log_ends(partition)
                 .filter(|ends| ends.next >= 0);
-            if let Some(ends) = ends {
-                metrics
-                    .lag
-                    .with_label_values(&labels)
-                    .set((ends.next - committed).max(0));
+            let behind = ends.map(|ends| (ends.next - committed).max(0));
+            if let Some(behind) = behind {
+                metrics.lag.with_label_values(&labels).set(behind);
             }
             let age_ms = lane
                 .oldest_unsettled_ms()
-                .map_or(0, |appended_at_ms| now_ms() - appended_at_ms);
-            metrics.lag_ms.with_label_values(&labels).set(age_ms.max(0));
+                .map(|appended_at_ms| now_ms() - appended_at_ms);
+            // The last offset of a log may be a marker that no lane ever gets: one that runs is behind by what it has in hand.
+            let stands_still = behind.is_some_and(|behind| behind > 0)
+                && (lane.paused || lane.phase != Phase::Running);
+            let waited_ms = lane.told.waited_ms(age_ms, stands_still, now);
+            metrics.lag_ms.with_label_values(&labels).set(waited_ms);
         }
     }
 
@@ -140,6 +131,19 @@ impl Driver {
                 }
             }
         });
+    }
+}
+
+/// Counts what became of a lane's messages since it was told last; to be told once more before a lane is dropped.
+pub(crate) fn tell_counts(metrics: &Metrics, group: &str, lane: &mut Lane) {
+    let labels = [group, &*lane.name, &lane.partition.to_string()];
+    let (read, processed, replayed) = lane.told.take_counts();
+    for (metric, count) in [
+        (&metrics.events_read, read),
+        (&metrics.events_processed, processed),
+        (&metrics.events_replayed, replayed),
+    ] {
+        metric.with_label_values(&labels).inc_by(count);
     }
 }
 

@@ -6,10 +6,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use activity_consumers::{Output, Reject};
 use serde::{Deserialize, Serialize};
 
 /// Kafka header of every derived message.
 pub const SOURCE_HEADER: &str = "source";
+
+/// Largest batch that an internal topic takes, which is Kafka's own default.
+pub const DERIVED_TOPIC_BYTES_MAX: usize = 1_048_588;
+/// Most bytes of a derived message's key and payload: what the topic takes less the framing of a batch and the header, whose longest part is a topic's name.
+pub const DERIVED_BYTES_MAX: usize = DERIVED_TOPIC_BYTES_MAX - 4096;
 
 /// The event that a message was derived from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,9 +88,27 @@ impl Marks {
     }
 }
 
+/// Whether the next stage's topic takes what an event gave: Kafka would refuse it for ever, and the range that it is in with it.
+///
+/// # Errors
+/// Why the event is rejected.
+pub fn can_be_sent(output: &Output) -> Result<(), Reject> {
+    let bytes = output.largest_sent_bytes();
+    if bytes <= DERIVED_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Reject::new(
+        "derived_too_large",
+        format!(
+            "the message that it gives for the next stage has {bytes} bytes, at most {DERIVED_BYTES_MAX} can be sent"
+        ),
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use activity_schemas::{Content, Partitions, Topic};
     use proptest::prelude::*;
 
     fn source(topic: &str, partition: i32, offset: i64, n: u32) -> Source<'_> {
@@ -137,5 +161,33 @@ mod tests {
             epoch: 2,
             ..source("t", 0, 0, 0)
         }));
+    }
+
+    #[test]
+    fn an_event_whose_message_the_next_stage_cannot_take_is_rejected_and_the_next_one_is_not() {
+        const NEXT: Topic = Topic {
+            name: "watches-by-model",
+            content: Content::Derived,
+            partitions: Partitions::One,
+        };
+        let mut output = Output::new(&[]);
+        let send = |output: &mut Output, key_bytes: usize, payload_bytes: usize| {
+            let payload = serde_bytes::ByteBuf::from(vec![7; payload_bytes]);
+            output.send(NEXT, &"k".repeat(key_bytes), &payload);
+        };
+        output.begin_event(1, 0);
+        send(&mut output, 3, 5);
+        send(&mut output, 530_000, 530_000);
+        let reject = can_be_sent(&output).unwrap_err();
+        assert_eq!(reject.reason, "derived_too_large");
+        output.take_back_event();
+        output.begin_event(2, 0);
+        send(&mut output, 3, 5);
+        assert!(can_be_sent(&output).is_ok());
+        output.begin_event(3, 0);
+        // Three bytes say how long it is.
+        send(&mut output, 40_000, DERIVED_BYTES_MAX - 40_003);
+        assert_eq!(output.largest_sent_bytes(), DERIVED_BYTES_MAX);
+        assert!(can_be_sent(&output).is_ok());
     }
 }

@@ -2,6 +2,9 @@
 
 use crate::claim::{Claim, Range};
 
+/// What to do where a topic was made anew.
+const OF_THE_OLD_TOPIC: &str = "Its tables are of the old topic: run `activity setup` with another --database and start the group with it and another --group-prefix";
+
 /// What is known of a partition when it is assigned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Witnesses {
@@ -61,11 +64,7 @@ pub fn decide(witnesses: &Witnesses, epoch: u32) -> Start {
     if let Some(end) = ledger_end.max(claimed_end)
         && end > log_next
     {
-        return Start::Stop {
-            why: format!(
-                "the topic was made anew: the group has read up to offset {end}, the log ends at {log_next}. Its tables are of the old topic: run `activity setup` with another --database and start the group with it and another --group-prefix"
-            ),
-        };
+        return made_anew(end, log_next);
     }
     let in_flight = committed.and_then(|(offset, claim)| {
         claim
@@ -116,6 +115,78 @@ pub fn decide(witnesses: &Witnesses, epoch: u32) -> Start {
             at(end, log_first, Some(notice))
         }
         (Some(offset), Some(_)) => at(offset, log_first, None),
+    }
+}
+
+/// Where rows must be looked for before a start is believed. Whoever inserts has claimed the range in Kafka first; where the committed offset is not ours any more
+/// (deleted, or set from outside), that claim is gone, and its rows may be there without a row of the ledger.
+pub fn unvouched_from(
+    start: &Start,
+    committed: Option<(i64, Option<Claim>)>,
+    epoch: u32,
+) -> Option<i64> {
+    let Start::At { offset, lost, .. } = start else {
+        return None;
+    };
+    let from = lost.map_or(*offset, |lost| lost.start);
+    let is_vouched = committed.is_some_and(|(offset, claim)| {
+        claim.is_some_and(|claim| claim.epoch == epoch && (offset == from || claim.end == from))
+    });
+    (!is_vouched).then_some(from)
+}
+
+/// Stops where the log is of another topic than the ledger, although it is long enough: messages are appended one after the other, so that what was appended later
+/// than all that the ledger has cannot stand below its end.
+pub fn of_another_topic(ledger_end: i64, first_appended_after: Option<i64>) -> Option<Start> {
+    let offset = first_appended_after.filter(|offset| *offset < ledger_end)?;
+    Some(Start::Stop {
+        why: format!(
+            "the topic was made anew: the group has read up to offset {ledger_end}, and offset {offset} was appended after that. {OF_THE_OLD_TOPIC}"
+        ),
+    })
+}
+
+/// The start where there are rows up to `last_row` behind an unvouched one: they are the rows of a range whose claim is gone, so that it is built again, and what
+/// is not there of it is inserted. Its age, 1970, keeps it from being sent under a token that may not be the one that its rows had.
+pub fn over_rows(start: Start, last_row: i64, log: Range) -> Start {
+    let Start::At {
+        offset,
+        lost,
+        notice,
+    } = start
+    else {
+        return start;
+    };
+    if last_row >= log.end {
+        return made_anew(last_row + 1, log.end);
+    }
+    let range = Range {
+        start: lost.map_or(offset, |lost| lost.start),
+        end: last_row + 1,
+    };
+    let found = format!(
+        "there are rows of offsets {} to {} that no claim tells of: what is not there of them is inserted",
+        range.start, range.end
+    );
+    let notice = notice.map_or(found.clone(), |notice| format!("{notice}; {found}"));
+    redo(range, 0, log.start, Some(notice))
+}
+
+/// What the log has lost of the messages between a snapshot and `settled_below`, from where on nothing was settled. Their rows are in ClickHouse, but the state
+/// that is rebuilt goes without them, and what it gives from there on may be other rows than before.
+pub fn gap_in_state(state_offset: i64, log_first: i64, settled_below: i64) -> Option<Range> {
+    let end = log_first.min(settled_below);
+    (state_offset < end).then_some(Range {
+        start: state_offset,
+        end,
+    })
+}
+
+fn made_anew(end: i64, log_next: i64) -> Start {
+    Start::Stop {
+        why: format!(
+            "the topic was made anew: the group has read up to offset {end}, the log ends at {log_next}. {OF_THE_OLD_TOPIC}"
+        ),
     }
 }
 
@@ -301,5 +372,81 @@ mod tests {
                 notice: None
             }
         );
+    }
+
+    /// Where rows are looked for.
+    fn looks_from(committed: Option<(i64, Option<Claim>)>, ledger_end: Option<i64>) -> Option<i64> {
+        unvouched_from(&decide(&witnesses(committed, ledger_end), 1), committed, 1)
+    }
+
+    #[test]
+    fn rows_are_looked_for_exactly_where_no_claim_of_this_epoch_vouches_for_the_start() {
+        // Ours: nothing in flight, in flight, and settled but not said yet.
+        assert_eq!(looks_from(Some((100, claim(100))), Some(100)), None);
+        assert_eq!(looks_from(Some((100, claim(200))), Some(100)), None);
+        assert_eq!(looks_from(Some((100, claim(200))), Some(200)), None);
+        // Not ours: deleted, set back, set forward, of another epoch, and overwritten by one that came late.
+        assert_eq!(looks_from(None, None), Some(0));
+        assert_eq!(looks_from(None, Some(100)), Some(100));
+        assert_eq!(looks_from(Some((0, None)), Some(100)), Some(100));
+        assert_eq!(looks_from(Some((150, None)), Some(100)), Some(150));
+        let of_another = claim(100).map(|claim| Claim { epoch: 2, ..claim });
+        assert_eq!(looks_from(Some((100, of_another)), Some(100)), Some(100));
+        assert_eq!(looks_from(Some((50, claim(80))), Some(100)), Some(100));
+    }
+
+    #[test]
+    fn rows_that_no_claim_tells_of_are_built_again_and_not_under_a_token_of_now() {
+        const LOG: Range = Range {
+            start: 130,
+            end: 1_000,
+        };
+        let found = Witnesses {
+            committed: None,
+            ledger_end: Some(100),
+            log_first: 130,
+            log_next: 1_000,
+        };
+        let start = over_rows(decide(&found, 1), 149, LOG);
+        let Start::Redo {
+            range,
+            claimed_at_ms,
+            log_first,
+            notice,
+        } = start
+        else {
+            panic!("{start:?}")
+        };
+        assert_eq!((range.start, range.end), (100, 150));
+        assert_eq!((claimed_at_ms, log_first), (0, Some(130)));
+        let notice = notice.unwrap();
+        assert!(
+            notice.contains("no committed offset") && notice.contains("100 to 150"),
+            "{notice}"
+        );
+        let start = over_rows(decide(&found, 1), 1_000, LOG);
+        assert!(matches!(start, Start::Stop { .. }), "{start:?}");
+    }
+
+    #[test]
+    fn a_gap_in_the_state_ends_where_the_log_begins_or_where_losses_are_counted_as_such() {
+        let gap = |state_offset, log_first, settled_below| {
+            gap_in_state(state_offset, log_first, settled_below)
+                .map(|range| (range.start, range.end))
+        };
+        assert_eq!(gap(50, 70, 100), Some((50, 70)));
+        assert_eq!(gap(50, 130, 100), Some((50, 100)));
+        assert_eq!(gap(50, 50, 100), None);
+        assert_eq!(gap(100, 130, 100), None);
+    }
+
+    #[test]
+    fn a_topic_that_was_made_anew_and_has_outgrown_the_old_one_stops_the_partition() {
+        let stop = of_another_topic(100, Some(0));
+        assert!(matches!(stop, Some(Start::Stop { .. })), "{stop:?}");
+        // The same topic, and one to which nothing has come since.
+        assert_eq!(of_another_topic(100, Some(100)), None);
+        assert_eq!(of_another_topic(100, Some(130)), None);
+        assert_eq!(of_another_topic(100, None), None);
     }
 }

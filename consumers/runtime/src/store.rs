@@ -115,6 +115,32 @@ pub async fn ledger_end(
         .map(|found| found.end))
 }
 
+/// End of the last range that the ledger has of a partition, and when the last of its messages was appended, milliseconds since 1970-01-01 UTC; None where it has no
+/// range with a message.
+///
+/// # Errors
+/// If ClickHouse does not answer.
+pub async fn ledger_last(
+    database: &Database,
+    of: PartitionOf<'_>,
+    epoch: u32,
+) -> Result<Option<(i64, i64)>, Error> {
+    #[derive(Deserialize)]
+    struct Found {
+        end: i64,
+        appended_last_ms: i64,
+    }
+    let sql = format!(
+        "SELECT max(end_offset) AS end, toUnixTimestamp64Milli(max(appended_last)) AS appended_last_ms FROM {{database}}.ledger WHERE {} AND epoch = {epoch}",
+        of.condition()
+    );
+    let found: Vec<Found> = database.rows(&sql).await?;
+    Ok(found
+        .first()
+        .filter(|found| found.appended_last_ms > 0)
+        .map(|found| (found.end, found.appended_last_ms)))
+}
+
 /// Writes rows of the ledger, in one insert.
 ///
 /// # Errors
@@ -177,6 +203,40 @@ pub async fn count_offsets(
     );
     let found: Vec<Found> = database.rows(&sql).await?;
     Ok(found.first().map_or(0, |found| found.offsets))
+}
+
+/// The highest offset, at or above `from`, of which one of the tables has a row.
+///
+/// # Errors
+/// If ClickHouse does not answer.
+pub async fn last_offset(
+    database: &Database,
+    tables: &[String],
+    topic: &str,
+    partition: i32,
+    from: i64,
+    epoch: u32,
+) -> Result<Option<i64>, Error> {
+    #[derive(Deserialize)]
+    struct Found {
+        rows: u64,
+        last: i64,
+    }
+    let behind = Range {
+        start: from,
+        end: i64::MAX,
+    };
+    let condition = range_condition(topic, partition, behind, epoch);
+    let mut last = None;
+    for table in tables {
+        let sql = format!(
+            "SELECT count() AS rows, max(_offset) AS last FROM {{database}}.{table} WHERE {condition}"
+        );
+        let found: Vec<Found> = database.rows(&sql).await?;
+        let there = found.first().filter(|found| found.rows > 0);
+        last = last.max(there.map(|found| found.last));
+    }
+    Ok(last)
 }
 
 /// The rows of a range, as a SQL condition.

@@ -34,13 +34,24 @@ async fn stop_half_way(scene: &mut Scene) {
 }
 
 pub async fn offsets_deleted(scene: &mut Scene) {
-    stop_half_way(scene).await;
-    let id = group_id(scene);
-    let deleted = admin(scene)
-        .delete_groups(&[&id], &AdminOptions::new())
-        .await
-        .unwrap();
-    assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+    match scene.cell.at {
+        Some(_) => {
+            let first = scene.start_armed(Action::Kill);
+            scene.died(first).await;
+        }
+        None => stop_half_way(scene).await,
+    }
+    let (admin, id, began) = (admin(scene), group_id(scene), Instant::now());
+    // A member that was killed is one until its session ends, and keeps its group from being deleted.
+    loop {
+        let deleted = admin.delete_groups(&[&id], &AdminOptions::new()).await;
+        let deleted = deleted.unwrap();
+        if deleted.iter().all(Result::is_ok) {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "{deleted:?}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
     scene.disturbed().await;
     scene.start();
 }

@@ -20,7 +20,7 @@ use crate::membership::Commit;
 use crate::resubmit::Feed;
 use crate::rewinds::{Points, Rewind, Rewinds};
 use crate::settings::RuntimeSettings;
-use crate::start::{Start, Witnesses, decide};
+use crate::start::{Start, Witnesses, decide, over_rows, unvouched_from};
 use crate::store::Snapshot;
 
 /// What becomes of a request.
@@ -55,6 +55,8 @@ pub(super) enum Step {
     Arrive(usize, bool),
     /// Retention takes so many percent of what the log has.
     Expire(i64),
+    /// Somebody deletes the committed offset, which Kafka only does where nobody owns the partition.
+    DeleteOffset,
 }
 
 /// A row of the ledger.
@@ -136,6 +138,7 @@ impl World {
                 Step::Assign => self.assign(),
                 Step::Arrive(which, ledger) => self.arrive(which, ledger),
                 Step::Expire(percent) => self.expire(self.log_first, percent),
+                Step::DeleteOffset => self.delete_offset(),
             }
         }
     }
@@ -176,7 +179,13 @@ impl World {
         self.log_first = from + (self.log_next() - from) * percent / 100;
     }
 
-    /// As `open.rs` and `places.rs`; the model gives no cause to tell an operator anything.
+    fn delete_offset(&mut self) {
+        if self.owner.is_none() {
+            self.committed = None;
+        }
+    }
+
+    /// As `open.rs` and `places.rs`; but for deleted offsets the model gives no cause to tell an operator anything.
     pub(super) fn assign(&mut self) {
         if self.owner.is_some() {
             return;
@@ -187,13 +196,25 @@ impl World {
             log_first: self.log_first,
             log_next: self.log_next(),
         };
-        let start = decide(&witnesses, EPOCH);
+        let mut start = decide(&witnesses, EPOCH);
+        if let Some(from) = unvouched_from(&start, witnesses.committed, EPOCH)
+            && let Some(last) = self.offsets_of(&(from..i64::MAX)).last()
+        {
+            let log = Range {
+                start: self.log_first,
+                end: self.log_next(),
+            };
+            start = over_rows(start, *last, log);
+        }
         let (offset, notice) = match &start {
             Start::At { offset, notice, .. } => (*offset, notice),
             Start::Redo { range, notice, .. } => (range.start, notice),
             Start::Stop { why } => panic!("{why}"),
         };
-        assert_eq!(*notice, None, "{witnesses:?}");
+        assert!(
+            notice.is_none() || self.committed.is_none(),
+            "{witnesses:?} {notice:?}"
+        );
         let found = self.snapshots.iter().zip(0..);
         let (snapshot, slot) = found
             .filter(|(found, _)| {
@@ -214,7 +235,7 @@ impl World {
     }
 
     /// A lane that has no place yet.
-    fn lane(&self) -> Lane {
+    pub(super) fn lane(&self) -> Lane {
         let (feed, name, cancel) = (
             Feed::Reads(TOPIC),
             TOPIC.name.into(),
@@ -352,7 +373,15 @@ impl World {
         let (token, read) = (token_of(batch), batch.first_read..batch.range.end);
         let is_first = batch.mode == Mode::First && attempt == 1;
         let is_short = |world: &Self| world.rows_of(&read) < table.rows as usize;
-        if batch.mode != Mode::MissingOnly && (is_first || is_short(self)) {
+        // As `cycle::mode`: a range that nobody is known to have claimed is as old as can be.
+        let is_old = batch.first_claimed_at_ms.get() == Some(&0);
+        let is_missing_only = batch.mode == Mode::MissingOnly || is_old;
+        let is_sent_whole = if is_missing_only {
+            self.rows_of(&(batch.range.start..batch.range.end)) == 0
+        } else {
+            is_first || is_short(self)
+        };
+        if is_sent_whole {
             match fate {
                 Fate::Done | Fate::Unheard => self.store(token.clone(), rows_in(table)),
                 Fate::Late => self.keep_late(batch),
@@ -427,7 +456,8 @@ impl World {
     fn store_snapshot(&mut self, which: usize) {
         if which < self.late_snapshots.len() {
             let (slot, snapshot) = self.late_snapshots.remove(which);
-            assert!(self.committed.unwrap().0 >= snapshot.state_offset);
+            let is_said = |(offset, _)| offset >= snapshot.state_offset;
+            assert!(self.committed.is_none_or(is_said));
             self.snapshots[usize::from(slot)] = Some(snapshot);
         }
     }
@@ -530,7 +560,7 @@ fn say(committed: &mut Option<(i64, Claim)>, commit: &Commit) {
 }
 
 /// Hands one message of the log to a lane.
-fn hand(lane: &mut Lane, entry: &Entry, log_first: i64, now: Instant) -> Handled {
+pub(super) fn hand(lane: &mut Lane, entry: &Entry, log_first: i64, now: Instant) -> Handled {
     let message = Message {
         offset: entry.offset,
         appended_at_ms: entry.offset * 10,
