@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use activity_operator::lag::PartitionLag;
 use activity_platform::settings::Targets;
 use activity_producer::SimulateArgs;
+use activity_runtime::dead_letter::NAMES;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::FromClientConfig;
@@ -366,17 +367,19 @@ fn client(world: &World) -> ClientConfig {
 }
 
 /// Sends one message to partition 0 of a topic.
-fn send(world: &World, topic: &str, key: &str, source: &str) {
+fn send(world: &World, topic: &str, key: &str, headers: &[(&str, &str)]) {
     let producer: BaseProducer = BaseProducer::from_config(&client(world)).unwrap();
-    let header = Header {
-        key: "source",
-        value: Some(source),
-    };
+    let headers = headers
+        .iter()
+        .fold(OwnedHeaders::new(), |headers, (key, value)| {
+            let value = (!value.is_empty()).then_some(*value);
+            headers.insert(Header { key, value })
+        });
     let record = BaseRecord::to(topic)
         .partition(0)
         .key(key)
         .payload("by hand")
-        .headers(OwnedHeaders::new().insert(header));
+        .headers(headers);
     producer.send(record).map_err(|(error, _)| error).unwrap();
     producer.flush(PATIENCE).unwrap();
 }
@@ -435,7 +438,20 @@ fn dead_letters_are_matched_one_by_one_and_those_past_retention_are_not_missing(
         };
         rewrite_range(&world, &range, "rejects - 1 AS rejects").await;
         let key = format!("analytics/{}/{}/{taken}", other.topic, other.partition);
-        send(&world, &topic, &key, "");
+        let (partition, offset) = (other.partition.to_string(), taken.to_string());
+        let said = [
+            "by-hand",
+            "written by hand",
+            &other.topic,
+            &partition,
+            &offset,
+            "0",
+            "1",
+            "",
+            "",
+        ];
+        let headers: Vec<(&str, &str)> = NAMES.into_iter().zip(said).collect();
+        send(&world, &topic, &key, &headers);
         let (code, report) = verify(&world, "analytics", &[]);
         assert_eq!(
             (code, &report["unexpected"], &report["missing"]),
@@ -479,7 +495,7 @@ fn derived_messages_are_compared_range_by_range_as_far_as_the_internal_topic_has
         rewrite_range(&world, range, &counted("+ 1")).await;
         // Above all that was derived from the partition: the next stage would take it.
         let source = format!("v1;1;{};{};{};99", last.topic, last.partition, last.end - 1);
-        send(&world, &topic, "somebody", &source);
+        send(&world, &topic, "somebody", &[("source", source.as_str())]);
         let (code, report) = verify(&world, group, &[]);
         assert_eq!(code, Some(3), "{report:#}");
         assert_eq!(
