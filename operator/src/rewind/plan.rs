@@ -1,5 +1,7 @@
 //! What a rewind would do: asks Kafka and ClickHouse where the group stands and computes the points.
 
+use std::collections::HashMap;
+
 use activity_consumers::Group;
 use activity_platform::clickhouse::{Database, quoted};
 use activity_platform::kafka::{Inspector, Watermarks};
@@ -8,7 +10,7 @@ use activity_runtime::claim::Range;
 use activity_runtime::resubmit::{Feed, feeds};
 use activity_runtime::rewinds::Points;
 use activity_runtime::standing::Standing;
-use activity_runtime::store::{self, PartitionOf};
+use activity_runtime::store::PartitionOf;
 use activity_schemas::Content;
 use serde::{Deserialize, Serialize};
 
@@ -82,18 +84,21 @@ pub async fn plan(
 ) -> Result<Plan, RewindError> {
     let standing = Standing::of(database, group.name).await?;
     let epoch = standing.epoch();
+    // First: the group may still run, and what it has settled by now lies below the ends of the logs that are asked for next.
+    let ledger_ends = ledger_ends(database, group, epoch).await?;
     let (kafka, wanted) = (targets.kafka.clone(), to.clone());
     let asked = tokio::task::spawn_blocking(move || ask_kafka(&kafka, group, &wanted)).await;
     let Asked { logs, running } = asked.map_err(Error::from)??;
     let mut partitions = Vec::new();
     let mut rewinds = false;
     for (mut facts, asked) in logs {
+        let key = (facts.topic.clone(), facts.partition);
+        facts.ledger_end = ledger_ends.get(&key).copied();
         let of = PartitionOf {
             group: group.name,
             topic: &facts.topic,
             partition: facts.partition,
         };
-        facts.ledger_end = store::ledger_end(database, of, epoch).await?;
         if facts.ledger_end.is_some_and(|end| end > facts.log.next) {
             return Err(RewindError::TopicMadeAnew { topic: facts.topic });
         }
@@ -132,6 +137,29 @@ pub async fn plan(
         });
     }
     Ok(plan)
+}
+
+/// Where the ledger of each partition ends, by full name of the topic and partition.
+async fn ledger_ends(
+    database: &Database,
+    group: &Group,
+    epoch: u32,
+) -> Result<HashMap<(String, i32), i64>, Error> {
+    #[derive(Deserialize)]
+    struct Found {
+        topic: String,
+        partition: i32,
+        end: i64,
+    }
+    let sql = format!(
+        "SELECT topic, partition, max(end_offset) AS end FROM {{database}}.ledger WHERE consumer_group = {} AND epoch = {epoch} GROUP BY topic, partition",
+        quoted(group.name)
+    );
+    let found: Vec<Found> = database.rows(&sql).await?;
+    Ok(found
+        .into_iter()
+        .map(|found| ((found.topic, found.partition), found.end))
+        .collect())
 }
 
 /// What a group with state reads only to have it again.
