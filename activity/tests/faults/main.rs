@@ -65,7 +65,8 @@ fn what_kafka_does_not_take_in_time_is_counted_as_failed_and_fails_the_run() {
         let mut stack = fresh_stack("fault_publish").await;
         let world = World::new(stack.endpoints(), "not_in_time", 1).await;
         let mut config = kafka::producer_config(&world.targets.kafka).unwrap();
-        config.set("message.timeout.ms", "1000");
+        // Long enough for a busy machine to take the first message, short enough to wait for.
+        config.set("message.timeout.ms", "5000");
         let hasty = Publisher::new(config, &world.targets.kafka.topic_prefix, 1, 2).unwrap();
         let (stop, alive) = (CancellationToken::new(), CancellationToken::new());
         let run = Run {
@@ -88,7 +89,9 @@ fn what_kafka_does_not_take_in_time_is_counted_as_failed_and_fails_the_run() {
                 }
             },
         ));
-        alive.cancelled().await;
+        tokio::time::timeout(support::PATIENCE, alive.cancelled())
+            .await
+            .expect("something is acknowledged");
         stack.kill(Service::Kafka(1)).await.unwrap();
         let published = tokio::time::timeout(support::PATIENCE, published)
             .await
