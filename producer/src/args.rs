@@ -75,7 +75,7 @@ pub struct SimulateArgs {
     pub duplicate_share: Option<f64>,
 }
 
-/// Publish recorded events: NDJSON, plain or gzipped, one event a line.
+/// Publish recorded events: NDJSON (one event a line) or CSV (a header row names the fields; known by the file's name), plain or gzipped.
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
     /// The recording
@@ -91,6 +91,12 @@ pub struct ReplayArgs {
     /// End after so many events
     #[arg(long, value_name = "N")]
     pub events: Option<u64>,
+    /// Move the recording in time: its first event is received at this moment (2026-01-31T12:00:00Z, or `now`), all others keep their distance from it
+    #[arg(long, value_name = "TIME")]
+    pub shift_to: Option<StartAt>,
+    /// From its end begin anew, until --events or Ctrl-C: each round follows the one before in time, with event ids of its own, the same each time
+    #[arg(long = "loop")]
+    pub repeats: bool,
     /// Exit with 0 even if some lines are no events. They are skipped, counted and (the first 20) logged in any case
     #[arg(long)]
     pub skip_bad_lines: bool,
@@ -286,6 +292,17 @@ fn history_start(traffic: &TrafficSettings, events: u64, now_ms: i64) -> i64 {
 }
 
 impl ReplayArgs {
+    /// What becomes of the recording at this moment.
+    pub fn options(&self, now_ms: i64) -> replay::Options {
+        replay::Options {
+            shift_to_ms: self.shift_to.map(|to| match to {
+                StartAt::Now => now_ms,
+                StartAt::At(at_ms) => at_ms,
+            }),
+            repeats: self.repeats,
+        }
+    }
+
     /// How the recording is published.
     pub fn settle(&self) -> Run {
         Run {
