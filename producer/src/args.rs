@@ -436,6 +436,16 @@ mod tests {
     }
 
     #[test]
+    fn the_help_lists_the_shipped_scenarios() {
+        let help = <Simulate as clap::CommandFactory>::command().render_help();
+        let help = help.to_string();
+        assert!(scenario::shipped_names().count() >= 5);
+        for name in scenario::shipped_names() {
+            assert!(help.contains(name), "{name}");
+        }
+    }
+
+    #[test]
     fn two_runs_without_a_seed_have_different_ones() {
         assert_ne!(settle("", NOW_MS).seed, settle("", NOW_MS + 1).seed);
     }

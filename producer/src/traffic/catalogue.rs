@@ -117,7 +117,9 @@ impl Catalogue {
                         + life.release.unsigned_abs() * self.numbers.len() as u64;
                     let title = Title {
                         article: Article::new("title", 't', number),
-                        duration_ms: duration_ms(mix(u64::from(place) << 32 | life.release as u64)),
+                        duration_ms: duration_ms(mix(
+                            (u64::from(place) << 32) | life.release as u64
+                        )),
                         release: life.release,
                         weight,
                     };

@@ -189,7 +189,12 @@ impl Session {
     fn plan(&mut self, role: Role, around: &mut Around<'_>) {
         (self.identity.referrer, self.identity.campaign) = around.sources.draw(around.random);
         let came_from = (self.identity.referrer, self.identity.campaign);
-        self.shops = around.random.chance(around.scenario.shoppers_per_thousand);
+        let shoppers_per_thousand = match role {
+            // Clicks much: who watches clicks little.
+            Role::PowerUser => 1_000,
+            _ => around.scenario.shoppers_per_thousand,
+        };
+        self.shops = around.random.chance(shoppers_per_thousand);
         self.clicks_left = match role {
             Role::PowerUser => 70 + around.random.below(100),
             Role::ReplayedSession => 14 + around.random.below(16),

@@ -7,7 +7,7 @@
 //! Promises: `received_at` never falls; what really happened in a session is in order, and the device's clock is off by the same all the time. One person has
 //! one session at a time, unless a phone that lost the network still has something to tell.
 //!
-//! - `random`: the pinned generator; [`scenario`]: how much of what; `arrival`: when people come; `people`: who is there; `cast`: attackers and look-alikes;
+//! - `random`: the pinned generator; [`scenario`]: how much of what; `settings`: what a world looks like; `arrival`: when people come; `people`: who is there; `cast`: attackers and look-alikes;
 //!   `catalogue`: titles and items; `journey`: what a visit does; `playback`: how a title is watched; `script`: visits by plan; `identity`: the words of an
 //!   event; `transit`: delays and duplicates; [`malformed`]: bytes that are no events; [`mod@oracle`]: how well taste could be guessed.
 
@@ -23,6 +23,7 @@ mod playback;
 mod random;
 pub mod scenario;
 mod script;
+mod settings;
 mod transit;
 
 use std::{
@@ -37,7 +38,8 @@ use identity::Identity;
 use journey::{Around, Fact, Session, Sources, Visitor};
 use people::{Network, Person};
 use random::Random;
-use scenario::{Phase, Scenario};
+use scenario::Phase;
+pub use settings::TrafficSettings;
 use transit::{EventId, Transit};
 
 /// A session that falls behind its plan by more than this (the model's rate is spent on others) is taken to have paused.
@@ -53,67 +55,8 @@ const USERS_FOR_NEWCOMERS: u32 = 100;
 const NUMBERS_MAX: u64 = 400_000_000;
 /// Of a thousand users whose phone loses the network, how many go on elsewhere.
 const ELSEWHERE_PER_THOUSAND: u32 = 400;
-/// So long the rate stays as it is.
-const LEVEL_EVERY_MS: i64 = 60_000;
 /// Marks what is due as an event on its way; else it is a session.
 const IN_TRANSIT: u32 = 1 << 31;
-
-/// What a world looks like. Two worlds of the same seed and settings are the same.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TrafficSettings {
-    /// Where model time begins: milliseconds since 1970-01-01 UTC.
-    pub start_at_ms: i64,
-    /// Events per second of model time, on average over a week in a phase at the usual rate. With fewer than some 100 users for each event per second
-    /// people act faster than they do in life.
-    pub events_per_second: f64,
-    /// How many users there are at a time; some come far more often than others.
-    pub users: u32,
-    /// How many titles there are to watch at a time.
-    pub titles: u32,
-    /// How many items there are to click on.
-    pub items: u32,
-    /// How much of what.
-    pub scenario: Scenario,
-}
-
-impl Default for TrafficSettings {
-    fn default() -> Self {
-        Self {
-            start_at_ms: 1_767_225_600_000, // 2026-01-01T00:00:00Z
-            events_per_second: 20.0,
-            users: 5_000,
-            titles: 1_200,
-            items: 3_000,
-            scenario: Scenario::default(),
-        }
-    }
-}
-
-impl TrafficSettings {
-    /// How much traffic there is at a moment beside the mean of an ordinary week: 1 is as much.
-    pub fn level(&self, at_ms: i64) -> f64 {
-        self.level_per_million(at_ms) as f64 / 1e6
-    }
-
-    /// Events from the start up to this moment, on average.
-    pub fn events_until(&self, until_ms: i64) -> f64 {
-        let minutes = (self.start_at_ms..until_ms).step_by(LEVEL_EVERY_MS as usize);
-        let levels = minutes.map(|at_ms| {
-            let span_ms = LEVEL_EVERY_MS.min(until_ms - at_ms);
-            self.level(at_ms) * span_ms as f64 / 1000.0
-        });
-        levels.sum::<f64>() * self.events_per_second
-    }
-
-    fn level_per_million(&self, at_ms: i64) -> u64 {
-        let phase = self.phase(at_ms);
-        people::world_level(at_ms).max(1) as u64 * u64::from(phase.rate_per_thousand)
-    }
-
-    fn phase(&self, at_ms: i64) -> Phase {
-        self.scenario.phase(at_ms - self.start_at_ms)
-    }
-}
 
 /// A user's facts that change.
 #[derive(Clone, Copy, Default)]
@@ -281,7 +224,7 @@ impl Traffic {
         let step_ns = 1e9 / self.settings.events_per_second.max(1e-3);
         let level_per_million = self.settings.level_per_million(at_ms);
         self.step_ns = (step_ns as u64).saturating_mul(1_000_000) / level_per_million.max(1);
-        self.step_until_ms = at_ms + LEVEL_EVERY_MS;
+        self.step_until_ms = at_ms + settings::LEVEL_EVERY_MS;
         self.phase = self.settings.phase(at_ms);
         let (begun, words) = (&mut self.begun, self.begun_words);
         self.catalogue.renew(at_ms, |title| {

@@ -36,9 +36,9 @@ impl Quality {
     pub(crate) fn of(network: Network, country: &str, at_ms: i64) -> Self {
         let country = country
             .bytes()
-            .fold(0, |bits, byte| bits << 8 | u64::from(byte));
+            .fold(0, |bits, byte| (bits << 8) | u64::from(byte));
         let hour = at_ms.div_euclid(3_600_000) as u64;
-        let is_bad = mix(country << 40 ^ hour).is_multiple_of(50);
+        let is_bad = mix((country << 40) ^ hour).is_multiple_of(50);
         let (startup_ms, stalls_per_thousand, stall_ms) = match network {
             Network::Home => (450, 20, 1_200),
             Network::Office => (600, 25, 1_200),

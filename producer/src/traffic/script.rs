@@ -106,7 +106,8 @@ impl Script {
             Role::ItemSweep | Role::SlowCrawler => {
                 let target = self.target;
                 self.target = (target + 1) % around.catalogue.items();
-                self.page_of_list(target)
+                let next = Page::List(Catalogue::genre(self.target));
+                ("card", Thing::Item(target), next)
             }
             Role::ClickFarm => self.click_for_pay(around),
             Role::ScriptedClicker => {
@@ -129,11 +130,6 @@ impl Script {
             },
             _ => self.look_after_the_site(),
         }
-    }
-
-    fn page_of_list(&self, target: u32) -> (&'static str, Thing, Page) {
-        let after = Page::List(Catalogue::genre(target));
-        ("card", Thing::Item(target), after)
     }
 
     fn click_for_pay(&self, around: &mut Around<'_>) -> (&'static str, Thing, Page) {

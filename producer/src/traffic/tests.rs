@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use activity_schemas::{Encoder, EventKind, WatchAction};
 use sha2::{Digest, Sha256};
 
+use super::scenario::Scenario;
 use super::*;
 use crate::encode::{encode, kind};
 use crate::source::{received_at, user_id};
