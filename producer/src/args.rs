@@ -78,7 +78,7 @@ pub struct SimulateArgs {
 /// Publish recorded events: NDJSON (one event a line) or CSV (a header row names the fields; known by the file's name), plain or gzipped.
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
-    /// The recording
+    /// The recording: NDJSON, one event a line, or CSV (.csv, .csv.gz), whose header row names the fields; plain or gzipped
     pub file: PathBuf,
     /// A shipped mapping's name or the path of a mapping file (.toml).
     /// Default: the shipped one that is named after the recording (otto_clicks.ndjson.gz: otto_clicks)
