@@ -5,7 +5,7 @@ use std::time::Duration;
 use activity_operator::lag::PartitionLag;
 use activity_operator::{quality, setup};
 use activity_platform::settings::Targets;
-use activity_producer::{Progress, Published};
+use activity_producer::{Progress, Published, measure_oracle};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,9 @@ pub async fn simulate(
     targets: &Targets,
     stop: CancellationToken,
 ) -> anyhow::Result<Verdict> {
+    if args.simulate.oracle {
+        return oracle(args).await;
+    }
     let bar = ProduceBar::new(args.simulate.events);
     let published = activity_producer::simulate(
         &args.simulate,
@@ -31,6 +34,31 @@ pub async fn simulate(
     .await;
     bar.finish();
     published_result(args.output, &published?)
+}
+
+/// `activity produce simulate --oracle`
+async fn oracle(args: &SimulateVerb) -> anyhow::Result<Verdict> {
+    let simulate = args.simulate.clone();
+    let best = tokio::task::spawn_blocking(move || measure_oracle(&simulate)).await?;
+    print::result(args.output.output, &best, || {
+        let share = |share: f64| format!("{share:.4}");
+        let header = [
+            "seed",
+            "events",
+            "completed playbacks",
+            "reachable recall@20",
+            "popularity recall@20",
+        ];
+        let row = [
+            best.seed.to_string(),
+            count(best.events),
+            count(best.completed_playbacks),
+            share(best.recall_at_20),
+            share(best.popularity_recall_at_20),
+        ];
+        print::table(&header, 0, [row.to_vec()])
+    })?;
+    Ok(Verdict::Done)
 }
 
 /// `activity produce replay`

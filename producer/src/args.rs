@@ -10,7 +10,11 @@ use crate::{
     pace::Pace,
     publish::{MalformedShare, Progress, PublishError, Published, Publisher, Run, publish},
     replay::{self, mapping::mapping_for},
-    traffic::{Traffic, TrafficSettings},
+    traffic::{
+        Traffic, TrafficSettings,
+        oracle::{Oracle, oracle},
+        scenario::{self, Scenario},
+    },
 };
 
 /// So many users live in the model for each event per second: then a user acts as often as people do.
@@ -18,8 +22,14 @@ const USERS_PER_EVENT_PER_SECOND: f64 = 250.0;
 const USERS_MIN: u32 = 5_000;
 /// More than that would cost memory for little: from 800 events per second on, users just act more often.
 const USERS_MAX: u32 = 200_000;
+/// Warped traffic that is to end nowhere begins so long ago.
+const WARP_BEGINS_AGO_MS: i64 = 7 * 24 * 3_600_000;
+/// The oracle looks at so many events if nothing else is said.
+const ORACLE_EVENTS: u64 = 1_000_000;
+/// Share of the completed playbacks that only train, as in `activity quality recommendation`.
+const ORACLE_SKIP_SHARE: f64 = 0.2;
 
-/// Publish simulated clicks and watches: users with tastes, sessions that make sense, a few scripts among them.
+/// Publish simulated clicks and watches: users with tastes, sessions that make sense, attackers and their innocent look-alikes among them.
 #[derive(Args, Clone, Debug, Default)]
 pub struct SimulateArgs {
     /// End after so many events. Default: go on until Ctrl-C
@@ -28,10 +38,11 @@ pub struct SimulateArgs {
     /// End after so long: 90s, 15m, 1h 30m
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
-    /// Events per second on the wall clock. Default: as fast as Kafka takes them
+    /// Events per second on the wall clock. Without --seed it is the rate at the start and then follows people's days and the scenario's phases.
+    /// Default: as fast as Kafka takes them
     #[arg(long, value_name = "EVENTS_PER_SECOND", value_parser = positive)]
     pub rate: Option<f64>,
-    /// Same seed (and --users, --start-at), same events: key, headers and value, whatever the --rate.
+    /// Same seed (and --users, --start-at, --scenario), same events: key, headers and value, whatever the --rate.
     /// Default: a new one each time; it is logged
     #[arg(long)]
     pub seed: Option<u64>,
@@ -42,16 +53,32 @@ pub struct SimulateArgs {
     /// Default: 2026-01-01T00:00:00Z with --seed; `now` without, where --events at no --rate end now
     #[arg(long, value_name = "TIME")]
     pub start_at: Option<StartAt>,
+    /// Publish only what is received from this moment of simulated time on: a piece out of the middle, the same as in the whole
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub from: Option<i64>,
+    /// What kind of traffic; none: the ordinary one.
+    #[arg(long, value_name = "NAME|FILE", value_parser = Scenario::named, help = scenario_help())]
+    pub scenario: Option<Scenario>,
+    /// So many seconds of simulated time in each second: 1000 runs a week in ten minutes, at 1000 times the events of one --users.
+    /// Default of --start-at is then so that it ends now (with --for), or a week ago
+    #[arg(long, value_name = "FACTOR", value_parser = positive, conflicts_with = "rate")]
+    pub warp: Option<f64>,
+    /// Publish nothing: tell how good a recommender could be at best on these events (recall@20 of one that knows every taste), and how good popularity is
+    #[arg(long, conflicts_with_all = ["rate", "warp", "duration", "malformed_share"])]
+    pub oracle: bool,
     /// Send so many malformed messages for each good one (0.1: 10 for 100), beside --events: wrong magic, unknown schema id, truncated, trailing
     /// bytes, random bytes
     #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share)]
     pub malformed_share: f64,
+    /// So many of the events arrive a second time, with the same id. Default: as the scenario says
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub duplicate_share: Option<f64>,
 }
 
-/// Publish recorded events: NDJSON, plain or gzipped, one event a line.
+/// Publish recorded events: NDJSON (one event a line) or CSV (a header row names the fields; known by the file's name), plain or gzipped.
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
-    /// The recording
+    /// The recording: NDJSON, one event a line, or CSV (.csv, .csv.gz), whose header row names the fields; plain or gzipped
     pub file: PathBuf,
     /// A shipped mapping's name or the path of a mapping file (.toml).
     /// Default: the shipped one that is named after the recording (otto_clicks.ndjson.gz: otto_clicks)
@@ -64,6 +91,12 @@ pub struct ReplayArgs {
     /// End after so many events
     #[arg(long, value_name = "N")]
     pub events: Option<u64>,
+    /// Move the recording in time: its first event is received at this moment (2026-01-31T12:00:00Z, or `now`), all others keep their distance from it
+    #[arg(long, value_name = "TIME")]
+    pub shift_to: Option<StartAt>,
+    /// From its end begin anew, until --events or Ctrl-C: each round follows the one before in time, with event ids of its own, the same each time
+    #[arg(long = "loop")]
+    pub repeats: bool,
     /// Exit with 0 even if some lines are no events. They are skipped, counted and (the first 20) logged in any case
     #[arg(long)]
     pub skip_bad_lines: bool,
@@ -85,11 +118,32 @@ impl FromStr for StartAt {
         if text == "now" {
             return Ok(StartAt::Now);
         }
-        match text.parse::<jiff::Timestamp>() {
-            Ok(moment) => Ok(StartAt::At(moment.as_millisecond())),
-            Err(_) => Err("neither `now` nor a time like 2026-01-31T12:00:00Z".to_owned()),
-        }
+        moment(text)
+            .map(StartAt::At)
+            .map_err(|_| "neither `now` nor a time like 2026-01-31T12:00:00Z".to_owned())
     }
+}
+
+/// Milliseconds since 1970.
+fn moment(text: &str) -> Result<i64, String> {
+    match text.parse::<jiff::Timestamp>() {
+        Ok(moment) => Ok(moment.as_millisecond()),
+        Err(_) => Err("no time like 2026-01-31T12:00:00Z".to_owned()),
+    }
+}
+
+fn scenario_help() -> String {
+    let shipped: Vec<String> = scenario::shipped_names()
+        .map(|name| match Scenario::named(name) {
+            Ok(scenario) => format!("- {name}: {}", scenario.about),
+            Err(error) => format!("- {name}: {error}"),
+        })
+        .collect();
+    format!(
+        "What kind of traffic: a shipped scenario's name, or the path of a scenario file (.toml) [default: {}]\n{}",
+        scenario::ORDINARY,
+        shipped.join("\n")
+    )
 }
 
 /// How fast a recording is replayed.
@@ -140,51 +194,59 @@ pub struct Simulation {
     pub seed: u64,
     /// The world.
     pub traffic: TrafficSettings,
+    /// What is received before is not published, milliseconds since 1970.
+    pub from_ms: Option<i64>,
     /// How it is published.
     pub run: Run,
+}
+
+impl Simulation {
+    /// The traffic itself.
+    pub fn world(&self) -> Traffic {
+        let mut traffic = Traffic::new(self.seed, self.traffic.clone());
+        if let Some(from_ms) = self.from_ms {
+            traffic.skip_until(from_ms);
+        }
+        traffic
+    }
 }
 
 impl SimulateArgs {
     /// What these arguments ask for at this moment. With a seed the moment does not matter, unless simulated time begins `now`.
     pub fn settle(&self, now_ms: i64) -> Simulation {
-        let defaults = TrafficSettings::default();
+        let mut traffic = TrafficSettings {
+            scenario: self.scenario.clone().unwrap_or_default(),
+            ..TrafficSettings::default()
+        };
+        if let Some(share) = self.duplicate_share {
+            traffic.scenario.duplicates_per_million = (share * 1e6).round() as u32;
+        }
         let follows_clock = match self.start_at {
             Some(start_at) => start_at == StartAt::Now,
             None => self.seed.is_none(),
         };
         // Live: simulated time is the wall clock's. Otherwise the rate must not change what happens, only when it is sent.
         let live_rate = self.rate.filter(|_| follows_clock);
-        let users = self.users.unwrap_or_else(|| match live_rate {
+        traffic.users = self.users.unwrap_or_else(|| match live_rate {
             Some(rate) => ((rate * USERS_PER_EVENT_PER_SECOND) as u32).clamp(USERS_MIN, USERS_MAX),
             None => USERS_MIN,
         });
-        let events_per_second = live_rate.unwrap_or(f64::from(users) / USERS_PER_EVENT_PER_SECOND);
-        let start_at_ms = match self.start_at {
-            Some(StartAt::At(at_ms)) => at_ms,
-            Some(StartAt::Now) => now_ms,
-            None if !follows_clock => defaults.start_at_ms,
-            // Flat out, so many events are a history: it ends now.
-            None => match (self.events, live_rate) {
-                (Some(events), None) => {
-                    now_ms - (events as f64 * 1000.0 / events_per_second) as i64
-                }
-                _ => now_ms,
-            },
-        };
+        traffic.events_per_second = f64::from(traffic.users) / USERS_PER_EVENT_PER_SECOND;
+        traffic.start_at_ms = self.settle_start(&traffic, follows_clock, now_ms);
+        if let Some(rate) = live_rate {
+            traffic.events_per_second = rate / traffic.level(traffic.start_at_ms);
+        }
         let seed = self.seed.unwrap_or(now_ms as u64);
         Simulation {
             seed,
-            traffic: TrafficSettings {
-                start_at_ms,
-                events_per_second,
-                users,
-                ..defaults
-            },
+            traffic,
+            from_ms: self.from,
             run: Run {
-                pace: match (self.rate, live_rate) {
-                    (None, _) => Pace::FlatOut,
-                    (Some(_), Some(_)) => Pace::AsReceived(1.0),
-                    (Some(rate), None) => Pace::PerSecond(rate),
+                pace: match (self.rate, live_rate, self.warp) {
+                    (_, _, Some(warp)) => Pace::AsReceived(warp),
+                    (None, ..) => Pace::FlatOut,
+                    (Some(_), Some(_), _) => Pace::AsReceived(1.0),
+                    (Some(rate), None, _) => Pace::PerSecond(rate),
                 },
                 events_max: self.events,
                 duration_max: self.duration,
@@ -198,7 +260,49 @@ impl SimulateArgs {
     }
 }
 
+impl SimulateArgs {
+    fn settle_start(&self, traffic: &TrafficSettings, follows_clock: bool, now_ms: i64) -> i64 {
+        match (self.start_at, self.warp, self.duration) {
+            (Some(StartAt::At(at_ms)), ..) => at_ms,
+            (Some(StartAt::Now), ..) => now_ms,
+            _ if !follows_clock => traffic.start_at_ms,
+            (_, Some(warp), Some(duration)) => {
+                now_ms - (duration.as_secs_f64() * 1e3 * warp) as i64
+            }
+            (_, Some(_), None) => now_ms - WARP_BEGINS_AGO_MS,
+            // Flat out, so many events are a history: it ends now.
+            _ => match (self.events, self.rate) {
+                (Some(events), None) => history_start(traffic, events, now_ms),
+                _ => now_ms,
+            },
+        }
+    }
+}
+
+/// When a world has to begin for so many events to be over at this moment.
+fn history_start(traffic: &TrafficSettings, events: u64, now_ms: i64) -> i64 {
+    let mut traffic = traffic.clone();
+    let mut span_ms = events as f64 * 1000.0 / traffic.events_per_second;
+    // More events in the span found so far: a shorter one. It soon settles, as levels change slowly.
+    for _ in 0..6 {
+        traffic.start_at_ms = now_ms - span_ms as i64;
+        span_ms *= events as f64 / traffic.events_until(now_ms).max(1.0);
+    }
+    now_ms - span_ms as i64
+}
+
 impl ReplayArgs {
+    /// What becomes of the recording at this moment.
+    pub fn options(&self, now_ms: i64) -> replay::Options {
+        replay::Options {
+            shift_to_ms: self.shift_to.map(|to| match to {
+                StartAt::Now => now_ms,
+                StartAt::At(at_ms) => at_ms,
+            }),
+            repeats: self.repeats,
+        }
+    }
+
     /// How the recording is published.
     pub fn settle(&self) -> Run {
         Run {
@@ -211,6 +315,13 @@ impl ReplayArgs {
             ..Run::EVERYTHING
         }
     }
+}
+
+/// `activity produce simulate --oracle`: computes, for a minute or so.
+pub fn measure_oracle(args: &SimulateArgs) -> Oracle {
+    let simulation = args.settle(jiff::Timestamp::now().as_millisecond());
+    let events = args.events.unwrap_or(ORACLE_EVENTS);
+    oracle(simulation.world(), events, ORACLE_SKIP_SHARE)
 }
 
 /// `activity produce simulate`.
@@ -232,7 +343,7 @@ pub async fn simulate(
         "simulating"
     );
     let publisher = Publisher::connect(kafka, registry).await?;
-    let traffic = Traffic::new(simulation.seed, simulation.traffic);
+    let traffic = simulation.world();
     publish(publisher, traffic, simulation.run, stop, progress).await
 }
 
@@ -248,10 +359,13 @@ pub async fn replay(
     progress: impl FnMut(&Progress) + Send + 'static,
 ) -> Result<Published, PublishError> {
     let mapping = mapping_for(&args.file, args.mapping.as_deref())?;
-    let recording = replay::open(&args.file, mapping).map_err(|cause| PublishError::Recording {
-        path: args.file.display().to_string(),
-        cause,
-    })?;
+    let now_ms = jiff::Timestamp::now().as_millisecond();
+    let options = args.options(now_ms);
+    let recording =
+        replay::open(&args.file, mapping, options).map_err(|cause| PublishError::Recording {
+            path: args.file.display().to_string(),
+            cause,
+        })?;
     let publisher = Publisher::connect(kafka, registry).await?;
     publish(publisher, recording, args.settle(), stop, progress).await
 }
@@ -291,14 +405,44 @@ mod tests {
         let simulation = settle("--rate 400", NOW_MS);
         assert_eq!(simulation.run.pace, Pace::AsReceived(1.0));
         assert_eq!(simulation.traffic.start_at_ms, NOW_MS);
-        assert_eq!(simulation.traffic.events_per_second, 400.0);
+        let at_start = simulation.traffic.events_per_second * simulation.traffic.level(NOW_MS);
+        assert!((at_start - 400.0).abs() < 1e-6);
         assert_eq!(simulation.traffic.users, 100_000);
     }
 
     #[test]
     fn without_a_seed_a_number_of_events_is_a_history_that_ends_now() {
         let simulation = settle("--events 20000", NOW_MS);
-        assert_eq!(simulation.traffic.start_at_ms, NOW_MS - 1_000_000);
+        let events = simulation.traffic.events_until(NOW_MS);
+        assert!((events - 20_000.0).abs() < 100.0, "{events}");
+    }
+
+    #[test]
+    fn a_warped_run_ends_now_and_keeps_its_events_whatever_the_warp() {
+        let simulation = settle("--warp 1000 --for 10m", NOW_MS);
+        assert_eq!(simulation.traffic.start_at_ms, NOW_MS - 600_000_000);
+        assert_eq!(simulation.run.pace, Pace::AsReceived(1000.0));
+        let seeded = settle("--seed 7 --warp 60", NOW_MS);
+        assert_eq!(seeded.traffic, settle("--seed 7", NOW_MS).traffic);
+    }
+
+    #[test]
+    fn a_scenario_is_taken_by_its_name() {
+        let simulation = settle("--scenario black-friday", NOW_MS);
+        let expected = Scenario::named("black-friday").unwrap();
+        assert_eq!(simulation.traffic.scenario, expected);
+        let simulation = settle("--duplicate-share 0.25", NOW_MS);
+        assert_eq!(simulation.traffic.scenario.duplicates_per_million, 250_000);
+    }
+
+    #[test]
+    fn the_help_lists_the_shipped_scenarios() {
+        let help = <Simulate as clap::CommandFactory>::command().render_help();
+        let help = help.to_string();
+        assert!(scenario::shipped_names().count() >= 5);
+        for name in scenario::shipped_names() {
+            assert!(help.contains(name), "{name}");
+        }
     }
 
     #[test]
@@ -319,6 +463,10 @@ mod tests {
             "--rate nan",
             "--malformed-share 2",
             "--start-at noon",
+            "--from noon",
+            "--scenario holiday",
+            "--warp 0",
+            "--warp 10 --rate 5",
             "--for 3",
             "--users 0",
         ] {

@@ -1,6 +1,6 @@
 //! Events out: the traffic model, the replay of recorded data, and their publication to Kafka.
 //!
-//! - [`traffic`]: what people (and a few scripts) do, seeded and pure.
+//! - [`traffic`]: what people do, and attackers among them, seeded and pure.
 //! - [`mod@replay`]: recorded data as events, by a mapping file.
 //! - [`source`]: what both are to the publication.
 //! - [`mod@publish`]: into Kafka, at a [`Pace`], with counts of what was acknowledged.
@@ -14,6 +14,6 @@ pub mod replay;
 pub mod source;
 pub mod traffic;
 
-pub use args::{ReplayArgs, SimulateArgs, replay, simulate};
+pub use args::{ReplayArgs, SimulateArgs, measure_oracle, replay, simulate};
 pub use pace::Pace;
 pub use publish::{Progress, PublishError, Published, Publisher, Run};

@@ -33,8 +33,11 @@ fn publisher(world: &World, settings: &[(&str, &str)]) -> Publisher {
     Publisher::new(config, &world.targets.kafka.topic_prefix, IDS[0], IDS[1]).unwrap()
 }
 
+/// Each event once: what arrives is known by its id.
 fn traffic() -> Traffic {
-    Traffic::new(3, TrafficSettings::default())
+    let mut settings = TrafficSettings::default();
+    settings.scenario.duplicates_per_million = 0;
+    Traffic::new(3, settings)
 }
 
 fn events(count: u64) -> Run {

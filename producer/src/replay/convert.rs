@@ -47,16 +47,21 @@ impl Converter {
         if !record.is_object() {
             return Err("not a JSON object".to_owned());
         }
+        self.read_record(&record)
+    }
+
+    /// The same for a record that is an object already.
+    pub(super) fn read_record(&mut self, record: &Value) -> Result<(), String> {
         self.values.clear();
         for (index, rule) in &self.mapping.rules {
             let field = &fields(self.mapping.kind)[*index];
             let cell = self.values.cell_mut(*index);
-            fill(cell, rule, &record).map_err(|why| format!("{}: {why}", field.name))?;
+            fill(cell, rule, record).map_err(|why| format!("{}: {why}", field.name))?;
             if field.required && !cell.present {
                 return Err(format!("{}: required, but {}", field.name, absent(rule)));
             }
         }
-        self.label = header(self.mapping.label.as_ref(), &record)?;
+        self.label = header(self.mapping.label.as_ref(), record)?;
         if let Some(label) = self
             .label
             .as_deref()
@@ -64,8 +69,13 @@ impl Converter {
         {
             return Err(format!("{LABEL_HEADER}: {label:?} is neither 0 nor 1"));
         }
-        self.attack = header(self.mapping.attack.as_ref(), &record)?;
+        self.attack = header(self.mapping.attack.as_ref(), record)?;
         Ok(())
+    }
+
+    /// What was read, before it becomes an event.
+    pub(super) fn values_mut(&mut self) -> &mut Values {
+        &mut self.values
     }
 
     pub(super) fn outgoing(&self) -> Outgoing<'_> {
@@ -164,7 +174,7 @@ fn convert_value(cell: &mut Cell, conversion: Conversion, value: &Value) -> Resu
     Ok(())
 }
 
-fn write_uuid(id: Uuid, into: &mut String) {
+pub(super) fn write_uuid(id: Uuid, into: &mut String) {
     into.clear();
     into.push_str(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
 }

@@ -3,6 +3,9 @@
 //! The tables follow the newest schema of each event; a test compares them with it.
 
 use activity_schemas::{ClickEvent, Event, EventKind, WatchAction, WatchEvent};
+use uuid::Uuid;
+
+use super::convert::write_uuid;
 
 /// What a field takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +72,8 @@ const WATCH: &[Field] = &[
     field("rebuffer_ms", Shape::Millis, false),
 ];
 
+/// Position of `event_id` in both tables.
+const EVENT_ID: usize = 0;
 /// Position of `occurred_at` in both tables.
 pub(super) const OCCURRED_AT: usize = 1;
 /// Position of `received_at` in both tables.
@@ -118,6 +123,28 @@ impl Values {
         &mut self.cells[index]
     }
 
+    /// When the collecting service took the event, milliseconds since 1970.
+    pub(super) fn received_at(&self) -> i64 {
+        self.cells[RECEIVED_AT].number
+    }
+
+    /// Moves both clocks.
+    pub(super) fn move_by(&mut self, shift_ms: i64) {
+        for clock in [OCCURRED_AT, RECEIVED_AT] {
+            let moment = &mut self.cells[clock].number;
+            *moment = moment.saturating_add(shift_ms);
+        }
+    }
+
+    /// Gives the event another id.
+    pub(super) fn change_id(&mut self, change: impl FnOnce(Uuid) -> Uuid) {
+        let id = &mut self.cells[EVENT_ID].text;
+        // What stands there has been checked to be a UUID.
+        if let Ok(had) = id.parse() {
+            write_uuid(change(had), id);
+        }
+    }
+
     fn text(&self, index: usize) -> Option<&str> {
         let cell = &self.cells[index];
         cell.present.then_some(cell.text.as_str())
@@ -130,7 +157,7 @@ impl Values {
 
     /// The event; fields that are required have been checked.
     pub(super) fn event(&self) -> Event<'_> {
-        let event_id = &self.cells[0].text;
+        let event_id = &self.cells[EVENT_ID].text;
         let occurred_at = self.cells[OCCURRED_AT].number;
         let received_at = self.cells[RECEIVED_AT].number;
         let user_id = &self.cells[3].text;

@@ -1,110 +1,100 @@
-//! Recorded data, line by line, as events.
+//! Recorded data, record by record, as events.
 //!
-//! - `fields`: what an event's fields take; [`mapping`]: mapping files; [`convert`]: one record into one event; this file: lines of a file, plain or
-//!   gzipped, streamed.
+//! - `fields`: what an event's fields take; [`mapping`]: mapping files; [`convert`]: one record into one event; `records`: records of a file, NDJSON or CSV,
+//!   plain or gzipped, streamed; `course`: when in time a recording lies, and its rounds.
 //!
-//! A line that is no event is reported with its number and does not end the replay.
+//! A record that is no event is reported with its line and does not end the replay.
 
 pub mod convert;
+mod course;
 mod fields;
 pub mod mapping;
+mod records;
 
 use std::{
-    fs::File,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead},
     path::Path,
 };
 
-use flate2::bufread::MultiGzDecoder;
-
 use crate::source::{EventSource, Outgoing, SourceError};
 use convert::Converter;
+use course::Course;
 use mapping::Mapping;
-
-/// The first bytes of gzipped data.
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-/// Longer lines are not mapped; it is also the limit of a message.
-const LINE_BYTES_MAX: u64 = 1024 * 1024;
+use records::{Form, Records};
 
 const REASON_CHARS_MAX: usize = 300;
 
 /// A recording, mapped.
 pub struct Replay<R> {
-    lines: R,
-    line: Vec<u8>,
-    number: u64,
+    records: Records<R>,
     converter: Converter,
+    course: Course,
+    /// Opens the recording for the next round.
+    again: Option<Again<R>>,
 }
 
-/// Opens a recording; whether it is gzipped is told by its content.
+type Again<R> = Box<dyn FnMut() -> io::Result<Records<R>> + Send>;
+
+/// A file that is read as it is, or unpacked.
+pub type Recording = Box<dyn BufRead + Send>;
+
+/// How a recording is replayed, beside its pace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The first event is received then, milliseconds since 1970; the others keep their distance from it.
+    pub shift_to_ms: Option<i64>,
+    /// From its end the recording begins anew, for ever.
+    pub repeats: bool,
+}
+
+/// Opens a recording. Whether it is gzipped is told by its content; it is CSV if its name ends with `.csv` or `.csv.gz`.
 ///
 /// # Errors
 /// If the file cannot be read.
-pub fn open(path: &Path, mapping: Mapping) -> io::Result<Replay<Box<dyn BufRead + Send>>> {
-    let file = BufReader::with_capacity(1 << 16, File::open(path)?);
-    Ok(Replay::new(decompressed(file)?, mapping))
-}
-
-fn decompressed(mut file: impl BufRead + Send + 'static) -> io::Result<Box<dyn BufRead + Send>> {
-    Ok(if file.fill_buf()?.starts_with(&GZIP_MAGIC) {
-        let decoder = MultiGzDecoder::new(file);
-        Box::new(BufReader::with_capacity(1 << 16, decoder))
-    } else {
-        Box::new(file)
+pub fn open(path: &Path, mapping: Mapping, options: Options) -> io::Result<Replay<Recording>> {
+    let path = path.to_owned();
+    let open = move || Records::open(&path);
+    Ok(Replay {
+        records: open()?,
+        converter: Converter::new(mapping),
+        course: Course::new(options.shift_to_ms),
+        again: options.repeats.then(|| Box::new(open) as Again<Recording>),
     })
 }
 
-enum Line {
-    End,
-    Blank,
-    Text,
-    TooLong,
-}
-
 impl<R: BufRead> Replay<R> {
-    /// Events of these lines.
+    /// Events of these lines of NDJSON.
     pub fn new(lines: R, mapping: Mapping) -> Self {
         Self {
-            lines,
-            line: Vec::new(),
-            number: 0,
+            records: Records::new(lines, Form::Ndjson),
             converter: Converter::new(mapping),
+            course: Course::new(None),
+            again: None,
         }
-    }
-
-    fn read_line(&mut self) -> io::Result<Line> {
-        self.line.clear();
-        let mut limited = self.lines.by_ref().take(LINE_BYTES_MAX + 1);
-        if limited.read_until(b'\n', &mut self.line)? == 0 {
-            return Ok(Line::End);
-        }
-        self.number += 1;
-        if self.line.len() as u64 > LINE_BYTES_MAX && !self.line.ends_with(b"\n") {
-            self.lines.skip_until(b'\n')?;
-            return Ok(Line::TooLong);
-        }
-        Ok(if self.line.trim_ascii().is_empty() {
-            Line::Blank
-        } else {
-            Line::Text
-        })
     }
 
     /// Reads up to the next record and maps it. None: the end.
     fn advance(&mut self) -> Option<Result<(), SourceError>> {
-        let outcome = loop {
-            match self.read_line() {
-                Ok(Line::End) => return None,
-                Ok(Line::Blank) => (),
-                Ok(Line::TooLong) => break Err(format!("longer than {LINE_BYTES_MAX} bytes")),
-                Ok(Line::Text) => break self.converter.read(&self.line),
-                Err(cause) => {
-                    let line = self.number;
-                    return Some(Err(SourceError::Broken { line, cause }));
-                }
+        let read = loop {
+            let read = self.records.next(&mut self.converter);
+            // A recording without an event would begin anew for ever, and never give one.
+            if !matches!(read, Ok(None)) || !self.course.next_round() {
+                break read;
+            }
+            match self.again.as_mut()?() {
+                Ok(records) => self.records = records,
+                Err(cause) => break Err(cause),
             }
         };
-        let line = self.number;
+        let line = self.records.line();
+        let outcome = match read {
+            Ok(None) => return None,
+            Ok(Some(outcome)) => outcome,
+            Err(cause) => return Some(Err(SourceError::Broken { line, cause })),
+        };
+        if outcome.is_ok() {
+            self.course.apply(self.converter.values_mut());
+        }
         Some(outcome.map_err(|mut why| {
             // It quotes the record, which may be long.
             if let Some((at, _)) = why.char_indices().nth(REASON_CHARS_MAX) {

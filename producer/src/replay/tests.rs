@@ -1,6 +1,6 @@
 //! The shipped mappings on hand-made lines of the same shape, bad lines, and bad mappings.
 
-use std::io::Write;
+use std::{fs::File, io::Write};
 
 use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
@@ -187,7 +187,7 @@ fn outcomes(lines: impl BufRead) -> Vec<Result<i64, u64>> {
 
 #[test]
 fn a_bad_line_is_reported_by_its_number_and_the_replay_goes_on() {
-    let long = "x".repeat(LINE_BYTES_MAX as usize + 10);
+    let long = "x".repeat(records::RECORD_BYTES_MAX as usize + 10);
     let text = format!(
         "{}\n\n{{\n{}\r\n{long}\n{}",
         good_line(1),
@@ -208,7 +208,7 @@ fn gzip_is_known_by_its_content_and_several_members_are_one_file() {
         writeln!(member, "{}", good_line(id)).unwrap();
         member.finish().unwrap();
     }
-    let mut replay = open(&path, Mapping::parse(SMALL).unwrap()).unwrap();
+    let mut replay = open(&path, Mapping::parse(SMALL).unwrap(), Options::default()).unwrap();
     assert!(replay.next_event().unwrap().is_ok());
     assert!(replay.next_event().unwrap().is_ok());
     assert!(replay.next_event().is_none());
@@ -222,11 +222,125 @@ fn a_recording_that_is_cut_off_is_an_error_and_not_an_end() {
     }
     let whole = member.finish().unwrap();
     let cut = whole[..whole.len() / 2].to_vec();
-    let lines = decompressed(io::Cursor::new(cut)).unwrap();
+    let lines = records::decompressed(io::Cursor::new(cut)).unwrap();
     let mut replay = Replay::new(lines, Mapping::parse(SMALL).unwrap());
     let broken = std::iter::from_fn(|| replay.next_event().map(|outcome| outcome.is_err()))
         .find(|broken| *broken);
     assert_eq!(broken, Some(true));
+}
+
+/// Seconds at which an event occurred, and its id, of the first events of this recording.
+fn first_events(text: &str, name: &str, options: Options, events: usize) -> Vec<(i64, String)> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    let mut replay = open(&path, Mapping::parse(SMALL).unwrap(), options).unwrap();
+    let mut found = Vec::new();
+    while found.len() < events
+        && let Some(outcome) = replay.next_event()
+    {
+        if let Ok(Outgoing {
+            event: Event::Watch(watch),
+            ..
+        }) = outcome
+        {
+            found.push((watch.occurred_at / 1000, watch.event_id.to_owned()));
+        }
+    }
+    found
+}
+
+fn seconds(events: &[(i64, String)]) -> Vec<i64> {
+    events.iter().map(|(second, _)| *second).collect()
+}
+
+const TABLE: &str = "id,at,took,address,what,bad\n1,1.5,5000,a,end,0\n2,2,6000,\"b,\nc\",else,1\n3,noon,7000,a,end,0\n4,4\n5,5,8000,a,end,0\n";
+
+#[test]
+fn a_table_is_mapped_by_the_names_in_its_header_as_lines_are() {
+    let as_table = first_events(TABLE, "some.CSV", Options::default(), 9);
+    assert_eq!(seconds(&as_table), [1, 2, 5]);
+    let line = r#"{"id": 1, "at": 1.5, "took": 5000, "address": "a", "what": "end", "bad": 0}"#;
+    let as_line = first_events(line, "some.ndjson", Options::default(), 9);
+    assert_eq!(as_table[0], as_line[0]);
+}
+
+#[test]
+fn a_bad_row_is_reported_by_its_line_and_the_replay_goes_on() {
+    let mut replay = Replay {
+        records: records::Records::new(TABLE.as_bytes(), records::Form::Csv),
+        ..Replay::new("".as_bytes(), Mapping::parse(SMALL).unwrap())
+    };
+    let mut lines = Vec::new();
+    while let Some(outcome) = replay.next_event() {
+        match outcome {
+            Ok(_) => (),
+            Err(SourceError::Unmappable { line, .. }) => lines.push(line),
+            Err(broken) => panic!("{broken}"),
+        }
+    }
+    assert_eq!(lines, [5, 6]);
+}
+
+#[test]
+fn a_table_can_be_gzipped() {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(TABLE.as_bytes()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("some.csv.gz");
+    std::fs::write(&path, packed.finish().unwrap()).unwrap();
+    let mut replay = open(&path, Mapping::parse(SMALL).unwrap(), Options::default()).unwrap();
+    assert!(replay.next_event().unwrap().is_ok());
+}
+
+#[test]
+fn a_quote_that_is_never_closed_ends_the_replay_with_the_reason() {
+    let text = format!("id,at\n1,\"{}", "x".repeat(3_000_000));
+    let mut replay = Replay {
+        records: records::Records::new(text.as_bytes(), records::Form::Csv),
+        ..Replay::new("".as_bytes(), Mapping::parse(SMALL).unwrap())
+    };
+    let broken = replay.next_event().unwrap().unwrap_err().to_string();
+    assert!(broken.contains("quote"), "{broken}");
+}
+
+#[test]
+fn the_first_event_falls_where_the_recording_is_shifted_to_and_the_others_keep_their_distance() {
+    let text = [3, 1, 8].map(good_line).join("\n");
+    let options = Options {
+        shift_to_ms: Some(1_000_000_000),
+        ..Options::default()
+    };
+    // Received at 100 s, all of them, and occurred before.
+    let shifted = first_events(&text, "some.ndjson", options, 9);
+    assert_eq!(seconds(&shifted), [3, 1, 8].map(|at| 1_000_000 + at - 100));
+}
+
+#[test]
+fn rounds_follow_each_other_in_time_and_have_ids_of_their_own() {
+    let line = |id: i64| {
+        let took_ms = id * 10_000;
+        format!(r#"{{"id": {id}, "at": {id}, "took": {took_ms}, "address": "a", "what": "end"}}"#)
+    };
+    let text = [1, 2, 4].map(line).join("\n");
+    let options = Options {
+        repeats: true,
+        ..Options::default()
+    };
+    let rounds = first_events(&text, "some.ndjson", options, 9);
+    assert_eq!(seconds(&rounds), [1, 2, 4, 31, 32, 34, 61, 62, 64]);
+    let ids: std::collections::BTreeSet<&str> = rounds.iter().map(|(_, id)| id.as_str()).collect();
+    assert_eq!(ids.len(), 9);
+    assert_eq!(first_events(&text, "some.ndjson", options, 9), rounds);
+}
+
+#[test]
+fn a_recording_without_an_event_ends_although_it_is_to_repeat() {
+    let options = Options {
+        repeats: true,
+        ..Options::default()
+    };
+    assert!(first_events("no\nevent\n", "some.ndjson", options, 9).is_empty());
 }
 
 fn any_json() -> impl Strategy<Value = serde_json::Value> {

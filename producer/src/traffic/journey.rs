@@ -3,17 +3,18 @@
 //! A session decides one event at a time ([`Session::step`]) and says how long until its next one; merging the sessions by time is the
 //! business of `Traffic`. Sessions are reused with their strings, so that an event costs no allocation.
 
-use activity_schemas::{ClickEvent, Event, WatchEvent};
-
 use super::{
-    attack::{Attack, Script},
+    cast::{Appearance, Role},
     catalogue::Catalogue,
-    people::{Person, Taste, write_hex_id},
-    playback::{Playback, Report},
-    random::Random,
+    identity::Identity,
+    people::{Network, Origin, Person, Taste, clock_skew_ms},
+    playback::{Playback, Quality, Report},
+    random::{Random, Weighted, mix},
+    scenario::Scenario,
+    script::Script,
 };
 
-/// Where visits come from, with the campaign that paid for it; the weight is in the order of [`SOURCE_WEIGHTS`].
+/// Where visits come from, with the campaign that paid for it; weights in the order of [`SOURCE_WEIGHTS`].
 const SOURCES: [(Option<&str>, Option<&str>); 7] = [
     (None, None),
     (Some("https://www.google.com/"), None),
@@ -29,8 +30,9 @@ const SOURCE_WEIGHTS: [u32; 7] = [40, 25, 12, 8, 8, 3, 4];
 const GOES_ON_PER_THOUSAND: u32 = 350;
 
 /// A page of the site.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Page {
+    #[default]
     Home,
     Search,
     List(u8),
@@ -57,47 +59,51 @@ pub(crate) enum Fact {
     Watch(Report),
 }
 
-#[derive(Clone, Copy, Debug)]
+impl Default for Fact {
+    fn default() -> Self {
+        Fact::Click {
+            page: Page::Home,
+            element: "",
+            thing: Thing::Nothing,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
 enum Doing {
+    #[default]
     Browsing,
     Watching(Playback),
     Scripted(Script),
 }
 
-/// The titles that a user has begun, hashed into 128 bits: people rarely watch the same title again.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Begun([u64; 2]);
-
-impl Begun {
-    fn bit(title: u32) -> (usize, u64) {
-        let hash = title.wrapping_mul(0x9e37_79b1) >> 25;
-        ((hash >> 6) as usize, 1 << (hash & 63))
-    }
-
-    fn contains(self, title: u32) -> bool {
-        let (word, bit) = Self::bit(title);
-        self.0[word] & bit != 0
-    }
-
-    fn insert(&mut self, title: u32) {
-        let (word, bit) = Self::bit(title);
-        self.0[word] |= bit;
-    }
+/// Titles that somebody has begun, a bit for each: people rarely watch the same title again.
+pub(crate) fn has_begun(begun: &[u64], title: u32) -> bool {
+    begun[title as usize / 64] & (1 << (title % 64)) != 0
 }
 
 /// What a session needs of the world around it to decide its next event.
 pub(crate) struct Around<'a> {
     pub(crate) catalogue: &'a Catalogue,
+    pub(crate) scenario: &'a Scenario,
+    pub(crate) sources: &'a Sources,
     pub(crate) random: &'a mut Random,
-    pub(crate) begun: &'a mut Begun,
+    pub(crate) begun: &'a mut [u64],
+    pub(crate) now_ms: i64,
 }
 
 impl Around<'_> {
     fn title(&mut self, taste: Taste) -> u32 {
+        let genre = taste.genre(self.catalogue, self.random);
+        self.title_of(genre, taste)
+    }
+
+    /// A title of a genre that was not begun, if that is found soon.
+    fn title_of(&mut self, genre: u8, taste: Taste) -> u32 {
         let mut title = 0;
-        for _ in 0..4 {
-            title = taste.title(self.catalogue, self.random);
-            if !self.begun.contains(title) {
+        for _ in 0..8 {
+            title = taste.title_of(genre, self.catalogue, self.random);
+            if !has_begun(self.begun, title) {
                 break;
             }
         }
@@ -111,89 +117,144 @@ impl Around<'_> {
 }
 
 /// One visit of one user on one device.
+#[derive(Default)]
 pub(crate) struct Session {
-    pub(crate) user: u32,
-    pub(crate) attack: Option<Attack>,
+    pub(crate) identity: Identity,
+    /// The user's place among the people; none for the cast, and for a visit whose user goes on elsewhere meanwhile.
+    pub(crate) user: Option<u32>,
     /// When its latest event occurred.
     pub(crate) last_at_ms: i64,
     /// When its next event occurs if nothing delays it.
     pub(crate) next_at_ms: i64,
-    user_id: String,
-    session_id: String,
-    device_id: String,
-    ip: String,
-    playback_id: String,
-    country: &'static str,
-    user_agent: &'static str,
-    referrer: Option<&'static str>,
-    campaign: Option<&'static str>,
+    /// What occurs before arrives only then.
+    pub(crate) online_at_ms: i64,
+    pub(crate) events: u32,
+    /// Of a session without a place among the people.
+    pub(crate) begun: Vec<u64>,
+    pub(crate) network: Network,
+    /// Decides instead of the world's: a visit that is sent again decides the same every time.
+    recorded: Option<Box<Random>>,
     taste: Taste,
     doing: Doing,
     page: Page,
     clicks_left: u32,
+    playbacks: u64,
+    session_bits: u64,
+    /// Came to buy, not to watch.
+    shops: bool,
+    /// Think time, in hundredths of the usual.
+    pace_percent: i64,
+}
+
+/// Who comes.
+pub(crate) struct Visitor {
+    pub(crate) person: Person,
+    pub(crate) origin: Origin,
+    /// Of the cast only.
+    pub(crate) appearance: Option<Appearance>,
 }
 
 impl Session {
-    /// An empty one, to be opened.
-    pub(crate) fn closed() -> Self {
-        Self {
-            user: 0,
-            attack: None,
-            last_at_ms: 0,
-            next_at_ms: 0,
-            user_id: String::new(),
-            session_id: String::new(),
-            device_id: String::new(),
-            ip: String::new(),
-            playback_id: String::new(),
-            country: "",
-            user_agent: "",
-            referrer: None,
-            campaign: None,
-            taste: Taste::default(),
-            doing: Doing::Browsing,
-            page: Page::Home,
-            clicks_left: 0,
-        }
+    /// Begins a visit.
+    pub(crate) fn open(&mut self, visitor: &Visitor, around: &mut Around<'_>) {
+        let Visitor {
+            person,
+            origin,
+            appearance,
+        } = visitor;
+        let role = appearance.map_or(Role::Plain, |appearance| appearance.role);
+        // A recording shows the taste of who was recorded, whatever account sends it.
+        self.taste = match appearance {
+            Some(appearance) if role == Role::ReplayedSession => Taste::of(appearance.campaign),
+            _ => person.taste,
+        };
+        self.network = origin.network;
+        self.online_at_ms = i64::MIN;
+        self.events = 0;
+        self.playbacks = 0;
+        self.session_bits = around.random.bits();
+        let skew_ms = clock_skew_ms(origin.device, around.scenario.skewed_clocks_per_thousand);
+        self.identity
+            .begin(*person, origin, role, self.session_bits, skew_ms);
+        self.recorded = appearance
+            .filter(|_| role == Role::ReplayedSession)
+            .map(|appearance| Box::new(Random::new(appearance.campaign, 3)));
+        let script = appearance.and_then(|appearance| Script::of(&appearance, around));
+        self.doing = script.map_or(Doing::Browsing, Doing::Scripted);
+        self.pace_percent = if role == Role::PowerUser { 25 } else { 100 };
+        self.decide(around, |session, around| session.plan(role, around));
     }
 
-    /// Begins a visit of this person.
-    pub(crate) fn open(
+    /// Where the visit begins, what for, and how long it may be.
+    fn plan(&mut self, role: Role, around: &mut Around<'_>) {
+        (self.identity.referrer, self.identity.campaign) = around.sources.draw(around.random);
+        let came_from = (self.identity.referrer, self.identity.campaign);
+        let shoppers_per_thousand = match role {
+            // Clicks much: who watches clicks little.
+            Role::PowerUser => 1_000,
+            _ => around.scenario.shoppers_per_thousand,
+        };
+        self.shops = around.random.chance(shoppers_per_thousand);
+        self.clicks_left = match role {
+            Role::PowerUser => 70 + around.random.below(100),
+            Role::ReplayedSession => 14 + around.random.below(16),
+            Role::CredentialSharing => 20,
+            _ if came_from != (None, None)
+                && around.random.chance(around.scenario.bounces_per_thousand) =>
+            {
+                1
+            }
+            _ => 2 + around.random.skewed(0, 30) as u32,
+        };
+        self.page = match came_from {
+            _ if role == Role::CredentialSharing => {
+                self.shops = false;
+                Page::Title(around.title(self.taste))
+            }
+            (_, Some("trailers")) => Page::Title(around.title(self.taste)),
+            (_, Some(_)) => Page::Item(around.item(self.taste)),
+            // A search engine's result leads to what was searched for.
+            (Some(_), None) if !self.shops => Page::Title(around.title(self.taste)),
+            (Some(_), None) => Page::Item(around.item(self.taste)),
+            (None, None) => Page::Home,
+        };
+    }
+
+    /// Lets a recorded visit decide by its own randomness.
+    fn decide<T>(
         &mut self,
-        user: u32,
-        person: Person,
-        sources: &Sources,
         around: &mut Around<'_>,
-    ) {
-        let device = around.random.below(person.devices());
-        self.user = user;
-        self.attack = person.attack;
-        self.taste = person.taste;
-        self.country = person.country();
-        self.user_agent = person.user_agent(device);
-        person.write_user_id(&mut self.user_id);
-        person.write_device_id(device, &mut self.device_id);
-        person.write_ip(device, &mut self.ip);
-        write_hex_id('s', around.random.bits(), &mut self.session_id);
-        (self.referrer, self.campaign) = sources.draw(around.random);
-        self.clicks_left = 2 + around.random.skewed(0, 30) as u32;
-        self.doing = match person.attack {
-            Some(attack) => Doing::Scripted(Script::new(attack, around.catalogue, around.random)),
-            None => Doing::Browsing,
+        decide: impl FnOnce(&mut Self, &mut Around<'_>) -> T,
+    ) -> T {
+        let Some(mut own) = self.recorded.take() else {
+            return decide(self, around);
         };
-        self.page = match self.campaign {
-            Some("trailers") => Page::Title(around.title(self.taste)),
-            Some(_) => Page::Item(around.item(self.taste)),
-            None => Page::Home,
-        };
+        let outcome = decide(
+            self,
+            &mut Around {
+                catalogue: around.catalogue,
+                scenario: around.scenario,
+                sources: around.sources,
+                random: &mut own,
+                begun: &mut *around.begun,
+                now_ms: around.now_ms,
+            },
+        );
+        self.recorded = Some(own);
+        outcome
     }
 
     /// The event that occurs now, and how long until the next one (none: the visit is over).
-    pub(crate) fn step(&mut self, now_ms: i64, around: &mut Around<'_>) -> (Fact, Option<i64>) {
-        let elapsed_ms = now_ms - self.last_at_ms;
-        self.last_at_ms = now_ms;
+    pub(crate) fn step(&mut self, at_ms: i64, around: &mut Around<'_>) -> (Fact, Option<i64>) {
+        let elapsed_ms = at_ms - self.last_at_ms;
+        self.last_at_ms = at_ms;
+        self.events += 1;
+        self.decide(around, |session, around| session.act(elapsed_ms, around))
+    }
+
+    fn act(&mut self, elapsed_ms: i64, around: &mut Around<'_>) -> (Fact, Option<i64>) {
         match &mut self.doing {
-            Doing::Scripted(script) => script.step(around.catalogue, around.random),
+            Doing::Scripted(script) => script.step(around),
             Doing::Watching(playback) => {
                 let (report, next) = playback.step(elapsed_ms, around.random);
                 let next = next.or_else(|| self.after_watching(around));
@@ -201,6 +262,11 @@ impl Session {
             }
             Doing::Browsing => self.click(around),
         }
+    }
+
+    fn think_ms(&self, median_ms: i64, around: &mut Around<'_>) -> i64 {
+        let think_ms = around.random.log_normal(median_ms, 20);
+        (think_ms * self.pace_percent / 100).clamp(350, 1_200_000)
     }
 
     fn after_watching(&mut self, around: &mut Around<'_>) -> Option<i64> {
@@ -212,7 +278,7 @@ impl Session {
         if around.random.chance(GOES_ON_PER_THOUSAND) {
             self.clicks_left = self.clicks_left.max(2);
         }
-        (self.clicks_left > 0).then(|| around.random.skewed(1_500, 60_000))
+        (self.clicks_left > 0).then(|| self.think_ms(7_000, around))
     }
 
     fn click(&mut self, around: &mut Around<'_>) -> (Fact, Option<i64>) {
@@ -229,16 +295,20 @@ impl Session {
             self.begin_playback(title, around);
             return (fact, Some(around.random.between(200, 1_500)));
         }
-        let gap_ms = around.random.skewed(900, 45_000);
+        let gap_ms = self.think_ms(8_000, around);
         (fact, (self.clicks_left > 0).then_some(gap_ms))
     }
 
     fn begin_playback(&mut self, title: u32, around: &mut Around<'_>) {
-        around.begun.insert(title);
-        write_hex_id('p', around.random.bits(), &mut self.playback_id);
+        around.begun[title as usize / 64] |= 1 << (title % 64);
+        self.playbacks += 1;
+        self.identity
+            .begin_playback(mix(self.session_bits ^ self.playbacks));
         let duration_ms = around.catalogue.duration_ms(title);
         let completes = self.taste.completes_per_thousand(title, duration_ms);
-        self.doing = Doing::Watching(Playback::new(title, duration_ms, completes, around.random));
+        let quality = Quality::of(self.network, self.identity.country, around.now_ms);
+        let playback = Playback::new(title, duration_ms, completes, quality, around.random);
+        self.doing = Doing::Watching(playback);
     }
 
     /// Which element of the present page is clicked, what it stands for, and the page that follows.
@@ -246,35 +316,42 @@ impl Session {
         let to_title = |element, title| (element, Thing::Title(title), Page::Title(title));
         let to_item = |element, item| (element, Thing::Item(item), Page::Item(item));
         let roll = around.random.below(100);
-        match self.page {
-            Page::Home => match roll {
-                0..30 => {
-                    let genre = self.taste.genre(around.catalogue, around.random);
-                    ("menu", Thing::Nothing, Page::List(genre))
-                }
-                30..60 => to_title("hero", around.title(self.taste)),
-                60..78 => to_item("card", around.item(self.taste)),
-                78..90 => ("search", Thing::Nothing, Page::Search),
-                _ => to_item("banner", around.catalogue.any_promoted(around.random)),
+        match (self.page, self.shops) {
+            (Page::Home, _) if roll < 25 => {
+                let genre = self.taste.genre(around.catalogue, around.random);
+                ("menu", Thing::Nothing, Page::List(genre))
+            }
+            (Page::Home, _) if roll < 37 => ("search", Thing::Nothing, Page::Search),
+            (Page::Home, false) => match roll {
+                37..92 => to_title("hero", around.title(self.taste)),
+                _ => to_item("card", around.item(self.taste)),
             },
-            Page::Search => match roll {
-                0..50 => to_title("result", around.title(self.taste)),
-                50..85 => to_item("result", around.item(self.taste)),
+            (Page::Home, true) => match roll {
+                37..80 => to_item("card", around.item(self.taste)),
+                80..94 => {
+                    let promoted = around.catalogue.any_promoted(around.now_ms, around.random);
+                    to_item("banner", promoted)
+                }
+                _ => to_title("hero", around.title(self.taste)),
+            },
+            (Page::Search, shops) => match roll {
+                0..85 if shops => to_item("result", around.item(self.taste)),
+                0..85 => to_title("result", around.title(self.taste)),
                 _ => ("refine", Thing::Nothing, Page::Search),
             },
-            Page::List(genre) => match roll {
-                0..45 => to_title("card", around.catalogue.any_title(genre, around.random)),
-                45..75 => to_item("card", around.catalogue.any_item(genre, around.random)),
+            (Page::List(genre), shops) => match roll {
+                0..75 if shops => to_item("card", around.catalogue.any_item(genre, around.random)),
+                0..75 => to_title("card", around.title_of(genre, self.taste)),
                 75..90 => ("next-page", Thing::Nothing, self.page),
                 _ => ("filter", Thing::Nothing, self.page),
             },
-            Page::Title(title) => match roll {
+            (Page::Title(title), _) => match roll {
                 0..60 => ("play", Thing::Title(title), self.page),
                 60..68 => ("trailer", Thing::Title(title), self.page),
                 68..90 => to_title("related", around.title(self.taste)),
                 _ => ("back", Thing::Nothing, Page::List(Catalogue::genre(title))),
             },
-            Page::Item(item) => match roll {
+            (Page::Item(item), _) => match roll {
                 0..20 => ("add-to-cart", Thing::Item(item), self.page),
                 20..45 => ("gallery", Thing::Item(item), self.page),
                 45..55 => ("reviews", Thing::Item(item), self.page),
@@ -286,58 +363,10 @@ impl Session {
             },
         }
     }
-
-    /// The fact in full, borrowing from session and catalogue.
-    pub(crate) fn event<'a>(
-        &'a self,
-        fact: Fact,
-        event_id: &'a str,
-        (occurred_at, received_at): (i64, i64),
-        catalogue: &'a Catalogue,
-    ) -> Event<'a> {
-        match fact {
-            Fact::Click {
-                page,
-                element,
-                thing,
-            } => Event::Click(ClickEvent {
-                event_id,
-                occurred_at,
-                received_at,
-                user_id: &self.user_id,
-                session_id: Some(&self.session_id),
-                device_id: Some(&self.device_id),
-                ip: Some(&self.ip),
-                country: Some(self.country),
-                user_agent: Some(self.user_agent),
-                page: Some(page.path(catalogue)),
-                element: Some(element),
-                item_id: thing.id(catalogue),
-                referrer: self.referrer,
-                campaign: self.campaign,
-            }),
-            Fact::Watch(report) => Event::Watch(WatchEvent {
-                event_id,
-                occurred_at,
-                received_at,
-                user_id: &self.user_id,
-                session_id: Some(&self.session_id),
-                device_id: Some(&self.device_id),
-                ip: Some(&self.ip),
-                country: Some(self.country),
-                video_id: &catalogue.title(report.title).id,
-                playback_id: Some(&self.playback_id),
-                action: report.action,
-                position_ms: Some(report.position_ms),
-                duration_ms: Some(report.duration_ms),
-                rebuffer_ms: Some(report.rebuffer_ms),
-            }),
-        }
-    }
 }
 
 impl Page {
-    fn path(self, catalogue: &Catalogue) -> &str {
+    pub(crate) fn path(self, catalogue: &Catalogue) -> &str {
         match self {
             Page::Home => "/",
             Page::Search => "/search",
@@ -349,7 +378,7 @@ impl Page {
 }
 
 impl Thing {
-    fn id(self, catalogue: &Catalogue) -> Option<&str> {
+    pub(crate) fn id(self, catalogue: &Catalogue) -> Option<&str> {
         match self {
             Thing::Nothing => None,
             Thing::Title(title) => Some(&catalogue.title(title).id),
@@ -359,11 +388,11 @@ impl Thing {
 }
 
 /// Where visits come from.
-pub(crate) struct Sources(super::random::Weighted);
+pub(crate) struct Sources(Weighted);
 
 impl Sources {
     pub(crate) fn new() -> Self {
-        Self(super::random::Weighted::new(SOURCE_WEIGHTS))
+        Self(Weighted::new(SOURCE_WEIGHTS))
     }
 
     fn draw(&self, random: &mut Random) -> (Option<&'static str>, Option<&'static str>) {

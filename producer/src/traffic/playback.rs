@@ -1,17 +1,57 @@
 //! One viewing of one title: start, heartbeats, pauses, jumps, waiting for data, and an end.
 //!
 //! Positions follow the clock: between two events the position moves by the time that passed, less the time spent waiting for data. How far the
-//! user will watch is settled when the playback begins.
+//! user will watch is settled when the playback begins; who waits too long for data gives up earlier.
 
 use activity_schemas::WatchAction;
 
-use super::random::Random;
+use super::{
+    people::Network,
+    random::{Random, mix},
+};
 
 /// Clients report a dozen times per title, but not more often than this.
 const BEAT_MS_MIN: i64 = 20_000;
 const BEATS: i64 = 12;
 /// An end that is this close has been reached.
 const NEAR_MS: i64 = 1_000;
+
+/// A wait at the start, and one in between, after which some give up; of a thousand, so many.
+const STARTUP_MS_BORNE: i64 = 6_000;
+const STALL_MS_BORNE: i64 = 8_000;
+const GIVE_UP_PER_THOUSAND: u32 = 250;
+
+/// How well data comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Quality {
+    /// Median of the wait at the start.
+    startup_ms: i64,
+    /// Of a thousand reports, how many tell of a wait for data.
+    stalls_per_thousand: u32,
+    stall_ms: i64,
+}
+
+impl Quality {
+    /// On such a network in this country at this moment. About one hour in fifty is bad for a whole country.
+    pub(crate) fn of(network: Network, country: &str, at_ms: i64) -> Self {
+        let country = country
+            .bytes()
+            .fold(0, |bits, byte| (bits << 8) | u64::from(byte));
+        let hour = at_ms.div_euclid(3_600_000) as u64;
+        let is_bad = mix((country << 40) ^ hour).is_multiple_of(50);
+        let (startup_ms, stalls_per_thousand, stall_ms) = match network {
+            Network::Home => (450, 20, 1_200),
+            Network::Office => (600, 25, 1_200),
+            Network::Mobile => (1_100, 70, 2_500),
+        };
+        let worse = if is_bad { 5 } else { 1 };
+        Self {
+            startup_ms: startup_ms * worse,
+            stalls_per_thousand: stalls_per_thousand * worse as u32,
+            stall_ms: stall_ms * worse.min(3),
+        }
+    }
+}
 
 /// A playback under way.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +62,7 @@ pub(crate) struct Playback {
     goal_ms: i64,
     position_ms: i64,
     state: State,
+    quality: Quality,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +88,7 @@ impl Playback {
         title: u32,
         duration_ms: i64,
         completes_per_thousand: u32,
+        quality: Quality,
         random: &mut Random,
     ) -> Self {
         let goal_ms = if random.chance(completes_per_thousand) {
@@ -60,6 +102,7 @@ impl Playback {
             goal_ms,
             position_ms: 0,
             state: State::Begins,
+            quality,
         }
     }
 
@@ -68,7 +111,11 @@ impl Playback {
         let (action, rebuffer_ms) = match self.state {
             State::Begins => {
                 self.state = State::Plays;
-                (WatchAction::Start, random.skewed(80, 4_000))
+                let waited_ms = random.log_normal(self.quality.startup_ms, 14);
+                if waited_ms > STARTUP_MS_BORNE && random.chance(GIVE_UP_PER_THOUSAND) {
+                    self.goal_ms = self.goal_ms.min(random.skewed(NEAR_MS, 30_000));
+                }
+                (WatchAction::Start, waited_ms)
             }
             State::Paused => {
                 self.state = State::Plays;
@@ -87,12 +134,16 @@ impl Playback {
     }
 
     fn play_on(&mut self, elapsed_ms: i64, random: &mut Random) -> (WatchAction, i64) {
-        let rebuffer_ms = if random.chance(60) {
-            random.skewed(150, 9_000).min(elapsed_ms / 2)
+        let rebuffer_ms = if random.chance(self.quality.stalls_per_thousand) {
+            let waited_ms = random.log_normal(self.quality.stall_ms, 16);
+            waited_ms.min(elapsed_ms / 2)
         } else {
             0
         };
         self.position_ms = (self.position_ms + elapsed_ms - rebuffer_ms).min(self.goal_ms);
+        if rebuffer_ms > STALL_MS_BORNE && random.chance(GIVE_UP_PER_THOUSAND) {
+            self.goal_ms = self.position_ms;
+        }
         if self.position_ms + NEAR_MS >= self.goal_ms {
             self.state = State::Over;
             self.position_ms = self.goal_ms;
@@ -137,7 +188,8 @@ mod tests {
 
     fn run(seed: u64, completes_per_thousand: u32) -> Vec<Report> {
         let mut random = Random::new(seed, 0);
-        let mut playback = Playback::new(1, 600_000, completes_per_thousand, &mut random);
+        let quality = Quality::of(Network::Home, "SE", 0);
+        let mut playback = Playback::new(1, 600_000, completes_per_thousand, quality, &mut random);
         let (mut reports, mut elapsed_ms) = (Vec::new(), 0);
         loop {
             let (report, next) = playback.step(elapsed_ms, &mut random);
@@ -161,6 +213,21 @@ mod tests {
             assert_eq!(reports.iter().filter(|report| ends(report)).count(), 1);
             assert!(ends(&reports[reports.len() - 1]));
         }
+    }
+
+    #[test]
+    fn mobile_networks_wait_longer_and_bad_hours_are_few_and_felt() {
+        let startups = |network| -> Vec<i64> {
+            let hours = (0..2_000).map(|hour| Quality::of(network, "DE", hour * 3_600_000));
+            hours.map(|quality| quality.startup_ms).collect()
+        };
+        let (home, mobile) = (startups(Network::Home), startups(Network::Mobile));
+        assert!(home.iter().zip(&mobile).all(|(home, mobile)| home < mobile));
+        let bad = home
+            .iter()
+            .filter(|startup_ms| **startup_ms > 1_000)
+            .count();
+        assert!((20..70).contains(&bad), "{bad}");
     }
 
     #[test]

@@ -57,6 +57,32 @@ impl Random {
         let span = u64::try_from(high - low).unwrap_or(0) & u64::from(u32::MAX);
         low + ((cube * span) >> 32) as i64
     }
+
+    /// Log-normal in shape: half lie below the median, and a standard deviation is so many sixteenths of an octave. Times between what people do
+    /// look like that. The normal number is a sum of fair bits, so that it needs no logarithm.
+    pub(crate) fn log_normal(&mut self, median: i64, octaves_16: i64) -> i64 {
+        let bits = self.bits();
+        // 36 fair bits have a mean of 18 and a standard deviation of 3; the rest of the bits fills the steps between them.
+        let heads = i64::from((bits & 0xf_ffff_ffff).count_ones()) - 18;
+        let deviation_256 = heads * 256 + (bits >> 56) as i64 - 128;
+        times_exp2(median, deviation_256 * octaves_16 / 48)
+    }
+}
+
+/// 2^(k/16), k from 0 to 16, in units of 1/65536.
+const SIXTEENTHS: [u64; 17] = [
+    65_536, 68_438, 71_468, 74_632, 77_936, 81_386, 84_990, 88_752, 92_682, 96_785, 101_070,
+    105_545, 110_218, 115_098, 120_194, 125_515, 131_072,
+];
+
+/// `number` times 2^(`octaves_256` / 256), in integers, to a few parts in ten thousand.
+pub(crate) fn times_exp2(number: i64, octaves_256: i64) -> i64 {
+    let whole = octaves_256.div_euclid(256).clamp(-40, 20);
+    let rest = octaves_256.rem_euclid(256) as usize;
+    let (low, high) = (SIXTEENTHS[rest / 16], SIXTEENTHS[rest / 16 + 1]);
+    let factor = low + (high - low) * (rest as u64 % 16) / 16;
+    let scaled = (u128::from(number.unsigned_abs()) * u128::from(factor)) << 20;
+    (scaled >> (36 - whole)).try_into().unwrap_or(i64::MAX)
 }
 
 /// Draws from a fixed discrete distribution in constant time (Vose's alias method, in integers).
@@ -107,7 +133,7 @@ impl Weighted {
 
     /// Zipf-Mandelbrot: the outcome of rank r (from 0) has weight 1 / (r + 1 + flatter). Zero is Zipf itself; more makes the head less steep.
     pub(crate) fn zipf(outcomes: u32, flatter: u32) -> Self {
-        Self::new((1..=outcomes).map(|rank| u32::MAX / (rank + flatter)))
+        Self::new((0..outcomes).map(|rank| zipf_weight(rank, flatter)))
     }
 
     /// One outcome.
@@ -121,6 +147,11 @@ impl Weighted {
             cell.otherwise
         }
     }
+}
+
+/// Weight of a rank (from 0) in a Zipf-Mandelbrot distribution.
+pub(crate) fn zipf_weight(rank: u32, flatter: u32) -> u32 {
+    u32::MAX / (rank + 1 + flatter)
 }
 
 /// A well-mixed hash of one number (splitmix64): what is fixed about user 17 is computed from it, not stored.
@@ -156,6 +187,27 @@ mod tests {
         assert_eq!(counts[1], 0);
         for (count, expected) in counts.into_iter().zip([10_000u32, 0, 30_000, 40_000]) {
             assert!(count.abs_diff(expected) < 600, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn log_normal_times_have_their_median_and_their_spread() {
+        let mut random = Random::new(5, 0);
+        let mut times: Vec<i64> = (0..40_000).map(|_| random.log_normal(8_000, 16)).collect();
+        times.sort_unstable();
+        let quantile = |share: f64| times[(share * 40_000.0) as usize] as f64;
+        assert!((quantile(0.5) / 8_000.0 - 1.0).abs() < 0.03);
+        // One standard deviation, an octave, to either side.
+        assert!((quantile(0.841) / 16_000.0 - 1.0).abs() < 0.05);
+        assert!((quantile(0.159) / 4_000.0 - 1.0).abs() < 0.05);
+    }
+
+    #[test]
+    fn powers_of_two_are_those_of_mathematics() {
+        for octaves_256 in -2_000..2_000 {
+            let expected = 1e6 * (octaves_256 as f64 / 256.0).exp2();
+            let difference = times_exp2(1_000_000, octaves_256) as f64 - expected;
+            assert!(difference.abs() < 2.0 + expected * 1e-3, "{octaves_256}");
         }
     }
 
