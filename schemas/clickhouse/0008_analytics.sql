@@ -73,6 +73,10 @@ ALTER TABLE {database}.clicks ADD PROJECTION IF NOT EXISTS by_item
     GROUP BY is_duplicate, day, item_id
 );
 
+-- For rows that were there before; those that come have them from the start.
+ALTER TABLE {database}.clicks MATERIALIZE PROJECTION by_minute, MATERIALIZE PROJECTION by_visit, MATERIALIZE PROJECTION by_item SETTINGS mutations_sync = 0;
+ALTER TABLE {database}.watches MATERIALIZE PROJECTION by_minute, MATERIALIZE PROJECTION by_visit, MATERIALIZE PROJECTION by_playback SETTINGS mutations_sync = 0;
+
 -- Sessions.
 
 CREATE OR REPLACE VIEW {database}.sessions_since
@@ -81,7 +85,7 @@ WITH
     fragments AS
     (
         SELECT
-            user_id, toInt32(floor(toUnixTimestamp64Milli(occurred_at) / 900000)) AS quarter, 0 AS kind,
+            user_id, toInt32(floor(toUnixTimestamp64Milli(occurred_at) / 900000)) AS quarter, toUnixTimestamp64Milli(min(occurred_at)) * 2 AS place,
             min(occurred_at) AS began, max(occurred_at) AS ended, max(_appended_at) AS appended, count() AS click_count, 0 AS watch_count,
             argMin((session_id, device_id, ip, country, device_class, page, referrer, campaign), bitShiftLeft(toInt128(toUnixTimestamp64Milli(occurred_at)), 64) + cityHash64(event_id)) AS first,
             groupUniqArrayIf(cityHash64(page), page IS NOT NULL) AS pages_seen, groupUniqArrayIf(cityHash64(item_id), item_id IS NOT NULL) AS items_seen,
@@ -94,7 +98,7 @@ WITH
         GROUP BY user_id, quarter
         UNION ALL
         SELECT
-            user_id, toInt32(floor(toUnixTimestamp64Milli(occurred_at) / 900000)) AS quarter, 1 AS kind,
+            user_id, toInt32(floor(toUnixTimestamp64Milli(occurred_at) / 900000)) AS quarter, toUnixTimestamp64Milli(min(occurred_at)) * 2 + 1,
             min(occurred_at), max(occurred_at), max(_appended_at), 0, count(),
             tupleConcat(argMin((session_id, device_id, ip, country), bitShiftLeft(toInt128(toUnixTimestamp64Milli(occurred_at)), 64) + cityHash64(event_id)),
                 (''::LowCardinality(String), NULL::Nullable(String), NULL::Nullable(String), NULL::LowCardinality(Nullable(String)))),
@@ -108,19 +112,19 @@ WITH
     ),
     gaps AS
     (
-        SELECT *, began > max(ended) OVER (PARTITION BY user_id ORDER BY began, kind ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) + INTERVAL 30 MINUTE AS begins
+        SELECT *, began > max(ended) OVER (PARTITION BY cityHash64(user_id), user_id ORDER BY place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) + INTERVAL 30 MINUTE AS begins
         FROM fragments
     ),
     visits AS
     (
-        SELECT *, sum(begins) OVER (PARTITION BY user_id ORDER BY began, kind ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS visit
+        SELECT *, sum(begins) OVER (PARTITION BY cityHash64(user_id), user_id ORDER BY place ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS visit
         FROM gaps
     ),
     merged AS
     (
         SELECT
             user_id, min(began) AS started_at, max(ended) AS ended_at, sum(click_count) AS clicks, sum(watch_count) AS watch_events,
-            argMin(first, (began, kind)) AS of_event, argMinIf(first, (began, kind), kind = 0) AS of_click,
+            argMin(first, place) AS of_event, argMinIf(first, place, click_count > 0) AS of_click,
             length(groupUniqArrayArray(pages_seen)) AS pages, length(groupUniqArrayArray(items_seen)) AS items,
             length(groupUniqArrayArray(videos_seen)) AS videos, length(groupUniqArrayArray(videos_completed)) AS completed,
             min(title_first) AS title_at, min(item_first) AS item_at, max(cart_last) AS cart_at, groupArrayArray(plays) AS played_at, max(complete_last) AS completed_at,
@@ -141,7 +145,7 @@ SELECT
     active_hours, last_appended_at, (last_appended_at < now64(3, 'UTC') - INTERVAL 30 MINUTE)::Bool AS closed
 FROM merged
 WHERE started_at >= fromUnixTimestamp64Milli({since:Int32} * 900000, 'UTC')
-COMMENT 'Sessions that began in the quarter of an hour (counted from 1970) since or later: sessions_since(since = 1964160). Reads no more than it needs';
+COMMENT 'Sessions that began in the quarter of an hour (counted from 1970) since or later: sessions_since(since = 1988640). Reads no more than it needs';
 CREATE OR REPLACE VIEW {database}.sessions
 (
     user_id String COMMENT 'Who',
@@ -200,14 +204,14 @@ ENGINE = MergeTree
 ORDER BY (user_id, started_at)
 COMMENT 'Sessions that began before the cut, as they were when they were last made anew. Read session_history';
 CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.session_rollup_refresh
-REFRESH EVERY 15 MINUTE
+REFRESH EVERY 1 HOUR RANDOMIZE FOR 10 MINUTE
 TO {database}.session_rollup
 AS
 WITH toInt32(floor(toUnixTimestamp(now()) / 900)) - 8 AS until
 SELECT *, until AS cut
 FROM {database}.sessions_since(since = -2454432)
 WHERE started_at < fromUnixTimestamp64Milli(until * 900000, 'UTC')
-SETTINGS max_threads = 1
+SETTINGS max_threads = 1, max_bytes_before_external_group_by = 400000000, max_bytes_before_external_sort = 400000000
 COMMENT 'Makes session_rollup anew: all sessions that began two hours ago or earlier';
 CREATE OR REPLACE VIEW {database}.session_history
 (
@@ -235,10 +239,10 @@ CREATE OR REPLACE VIEW {database}.session_history
     closed Bool COMMENT 'No event has arrived for 30 minutes'
 )
 AS
-SELECT * EXCEPT (cut, closed), true AS closed FROM {database}.session_rollup
+SELECT * EXCEPT (cut, closed), (last_appended_at < now64(3, 'UTC') - INTERVAL 30 MINUTE)::Bool AS closed FROM {database}.session_rollup
 UNION ALL
 SELECT * FROM {database}.sessions_since(since = (SELECT if(count() = 0, -2454432, max(cut)) FROM {database}.session_rollup))
-COMMENT 'Sessions, fast over months. What began two hours ago or later is exact at the moment of reading; the rest is as of the last rollup, at most 15 minutes old';
+COMMENT 'Sessions, fast over months. What began two hours ago or later is exact at the moment of reading; the rest is as of the last rollup, about an hour old at most';
 CREATE OR REPLACE VIEW {database}.visitors_per_hour
 (
     hour DateTime64(0, 'UTC') COMMENT 'Hour, by the clock of the device',
@@ -398,7 +402,7 @@ FROM
     )
     GROUP BY slot
 )
-COMMENT 'Unique visitors over rolling minutes, by minute (counted from 1970) from since on, estimated: the standard error is 1.2 %. The first hour sees no further back: active_visitors_since(since = 29462400)';
+COMMENT 'Unique visitors over rolling minutes, by minute (counted from 1970) from since on, estimated: the standard error is 1.2 %. The first hour sees no further back: active_visitors_since(since = 29829600)';
 
 -- Playbacks.
 
@@ -439,7 +443,7 @@ SELECT
     startup_ms, ifNull(rebuffer_ms, 0) AS rebuffer_ms, rebuffers, events, last_appended_at
 FROM merged
 WHERE started_at >= fromUnixTimestamp64Milli({since:Int32} * 86400000, 'UTC')
-COMMENT 'Playbacks that began on the day (counted from 1970) since or later: playbacks_since(since = 20460). One that was silent for three days is two';
+COMMENT 'Playbacks that began on the day (counted from 1970) since or later: playbacks_since(since = 20715). One that was silent for three days is two';
 CREATE OR REPLACE VIEW {database}.playbacks
 (
     user_id String COMMENT 'Who',
@@ -486,14 +490,14 @@ ENGINE = MergeTree
 ORDER BY (user_id, started_at)
 COMMENT 'Playbacks that began before the cut, as they were when they were last made anew. Read playback_history';
 CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.playback_rollup_refresh
-REFRESH EVERY 15 MINUTE
+REFRESH EVERY 1 HOUR RANDOMIZE FOR 10 MINUTE
 TO {database}.playback_rollup
 AS
 WITH toInt32(floor((toUnixTimestamp(now()) - 7200) / 86400)) AS until
 SELECT *, until AS cut
 FROM {database}.playbacks_since(since = -25567)
 WHERE started_at < fromUnixTimestamp64Milli(until * 86400000, 'UTC')
-SETTINGS max_threads = 1
+SETTINGS max_threads = 1, max_bytes_before_external_group_by = 400000000, max_bytes_before_external_sort = 400000000
 COMMENT 'Makes playback_rollup anew: all playbacks that began before today';
 CREATE OR REPLACE VIEW {database}.playback_history
 (
@@ -518,7 +522,7 @@ AS
 SELECT * EXCEPT cut FROM {database}.playback_rollup
 UNION ALL
 SELECT * FROM {database}.playbacks_since(since = (SELECT if(count() = 0, -25567, max(cut)) FROM {database}.playback_rollup))
-COMMENT 'Playbacks, fast over months. What began today is exact at the moment of reading; the rest is as of the last rollup, at most 15 minutes old';
+COMMENT 'Playbacks, fast over months. What began today is exact at the moment of reading; the rest is as of the last rollup, about an hour old at most';
 CREATE OR REPLACE VIEW {database}.experience_per_hour
 (
     hour DateTime64(0, 'UTC') COMMENT 'Hour in which the playbacks began, by the clock of the device',
@@ -623,7 +627,7 @@ FROM
     WHERE is_duplicate = 0 AND page != '' AND occurred_at >= fromUnixTimestamp64Milli({since:Int32} * 900000 - 1800000, 'UTC')
 )
 WHERE from_page != '' AND from_page != to_page AND before >= occurred_at - INTERVAL 30 MINUTE AND occurred_at >= fromUnixTimestamp64Milli({since:Int32} * 900000, 'UTC')
-COMMENT 'Moves from page to page in the quarter of an hour (counted from 1970) since or later: page_moves_since(since = 1964160)';
+COMMENT 'Moves from page to page in the quarter of an hour (counted from 1970) since or later: page_moves_since(since = 1988640)';
 CREATE TABLE IF NOT EXISTS {database}.page_path_rollup
 (
     day Date32 COMMENT 'Day in UTC of the second click, by the clock of the device',
@@ -636,7 +640,7 @@ ENGINE = MergeTree
 ORDER BY (day, from_page, to_page)
 COMMENT 'The 1,000 most frequent moves from page to page of each day before the cut, as they were when they were last made anew. Read page_paths';
 CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.page_path_rollup_refresh
-REFRESH EVERY 1 HOUR
+REFRESH EVERY 1 HOUR RANDOMIZE FOR 10 MINUTE
 TO {database}.page_path_rollup
 AS
 WITH toInt32(floor(toUnixTimestamp(now()) / 900)) - 8 AS until
@@ -646,7 +650,7 @@ WHERE occurred_at < fromUnixTimestamp64Milli(until * 900000, 'UTC')
 GROUP BY day, from_page, to_page
 ORDER BY day, moves DESC, from_page, to_page
 LIMIT 1000 BY day
-SETTINGS max_threads = 1
+SETTINGS max_threads = 1, max_bytes_before_external_group_by = 400000000, max_bytes_before_external_sort = 400000000
 COMMENT 'Makes page_path_rollup anew: all moves of two hours ago or earlier';
 CREATE OR REPLACE VIEW {database}.page_paths
 (
@@ -666,4 +670,4 @@ FROM
     GROUP BY day, from_page, to_page
 )
 GROUP BY day, from_page, to_page
-COMMENT 'Moves from page to page. Those of two hours ago or later are exact at the moment of reading; the rest is as of the last rollup, at most an hour old, and of each day only the 1,000 most frequent';
+COMMENT 'Moves from page to page. Those of two hours ago or later are exact at the moment of reading; the rest is as of the last rollup, about an hour old at most, and of each day only the 1,000 most frequent';
