@@ -10,6 +10,11 @@ pub(crate) fn fingerprint(text: &str) -> u64 {
     xxh3_64(text.as_bytes())
 }
 
+/// The fingerprint of something that is no text.
+pub(crate) fn fingerprint_of_bytes(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes)
+}
+
 /// The fingerprint of a text of another kind, so that equal texts of two kinds differ.
 pub(crate) fn fingerprint_of_kind(kind: u64, text: &str) -> u64 {
     xxh3_64_with_seed(text.as_bytes(), kind)

@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod analytics;
 mod commands;
 mod dead_letters;
 mod delivery;

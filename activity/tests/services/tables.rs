@@ -75,9 +75,10 @@ fn every_column_that_a_group_sends_is_in_its_table() {
 fn every_column_of_every_table_is_commented() {
     in_world("comments", 1, |world| async move {
         for column in columns(&world).await {
-            let is_view = column.table == "sessions" || column.table.starts_with(".inner");
+            // A refreshable view's columns are those of the table that it fills; a table that begins with a dot is about to take that one's place.
+            let is_passing = column.table.ends_with("_refresh") || column.table.starts_with('.');
             assert!(
-                is_view || !column.comment.is_empty(),
+                is_passing || !column.comment.is_empty(),
                 "{}.{}",
                 column.table,
                 column.name

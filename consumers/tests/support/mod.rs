@@ -106,6 +106,13 @@ impl Bench {
         }
     }
 
+    /// Makes the instances of one partition of every topic that the group reads, as an assignment does.
+    pub fn assign(&mut self, partition: i32) {
+        for topic in self.group.reads {
+            self.stage(*topic, partition);
+        }
+    }
+
     fn stage(&mut self, topic: Topic, partition: i32) -> usize {
         let known = self
             .stages
