@@ -195,7 +195,7 @@ pub async fn quality_recommendation(
     args: &QualityArgs,
     targets: &Targets,
 ) -> anyhow::Result<Verdict> {
-    let quality = quality::recommendation(targets, args.skip_share).await?;
+    let quality = quality::recommendation::measure(targets, args.skip_share).await?;
     print::result(args.output.output, &quality, || {
         let row = vec![
             count(quality.events),

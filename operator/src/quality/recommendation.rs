@@ -1,4 +1,4 @@
-//! `activity quality`: what the groups' outputs are worth, against what users then did.
+//! `activity quality recommendation`: lists, judged by what their users then watched to the end.
 
 use activity_consumers::ConsumerGroup;
 use activity_consumers::groups::recommendation::Recommendation;
@@ -11,7 +11,7 @@ use crate::Error;
 
 /// Recommendations, judged by the titles that users then watched to the end (test, then train).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct RecommendationQuality {
+pub struct Quality {
     /// Completed playbacks that were scored: those of titles that the user had not completed before, after the share that was skipped.
     pub events: u64,
     /// Share of them whose title stood among the first 20 of the user's list before the playback began.
@@ -26,10 +26,7 @@ pub struct RecommendationQuality {
 ///
 /// # Errors
 /// If ClickHouse does not answer.
-pub async fn recommendation(
-    targets: &Targets,
-    skip_share: f64,
-) -> Result<RecommendationQuality, Error> {
+pub async fn measure(targets: &Targets, skip_share: f64) -> Result<Quality, Error> {
     let database = Database::new(&targets.clickhouse)?.patient();
     let epoch = store::epoch(&database, <Recommendation as ConsumerGroup>::NAME).await?;
     let sql = format!(
