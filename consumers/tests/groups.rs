@@ -220,9 +220,16 @@ fn every_table_has_a_migration_that_knows_and_explains_its_columns_and_keeps_the
         ];
         for column in table.columns.iter().map(|column| column.name).chain(origin) {
             let declaration = format!("    {column} ");
+            let added = format!("    ADD COLUMN IF NOT EXISTS {column} ");
+            let alter = format!("ALTER TABLE activity.{}\n", table.name);
+            let later = statements.iter().filter(|later| later.contains(&alter));
             let line = statement
                 .lines()
-                .find(|line| line.starts_with(&declaration));
+                .find(|line| line.starts_with(&declaration))
+                .or_else(|| {
+                    let mut lines = later.flat_map(|later| later.lines());
+                    lines.find(|line| line.starts_with(&added))
+                });
             assert!(
                 line.is_some_and(|line| line.contains(" COMMENT '")),
                 "{}: {column} is not declared with a comment",

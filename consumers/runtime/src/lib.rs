@@ -21,6 +21,7 @@ mod lane;
 #[cfg(test)]
 mod lane_tests;
 mod life;
+mod look_up;
 pub mod membership;
 mod open;
 mod panics;
@@ -39,4 +40,5 @@ pub mod store;
 
 pub use driver::{Clients, RunError};
 pub use life::{Reread, reread, run};
+pub use look_up::LookUps;
 pub use settings::RuntimeSettings;

@@ -14,6 +14,8 @@ pub(super) struct Titles {
     names: Vec<Box<str>>,
     completions: Vec<u32>,
     completions_of_all: u64,
+    /// received_at of the message that each came with, milliseconds since 1970.
+    first_seen_at_ms: Vec<i64>,
     /// When each was last begun or completed, in messages so far.
     last_seen: Vec<u64>,
     /// Titles by completions, most first; among equals the one that got there first.
@@ -23,7 +25,7 @@ pub(super) struct Titles {
 }
 
 /// What a snapshot holds of one title, in the order of the titles' numbers.
-pub(super) type TitleSnapshot = (Box<str>, u32, u64);
+pub(super) type TitleSnapshot = (Box<str>, u32, i64, u64);
 
 impl Titles {
     pub(super) fn len(&self) -> usize {
@@ -36,6 +38,11 @@ impl Titles {
 
     pub(super) fn completions(&self, title: Title) -> u32 {
         self.completions[title as usize]
+    }
+
+    /// received_at of the message that the title came with, milliseconds since 1970.
+    pub(super) fn first_seen_at_ms(&self, title: Title) -> i64 {
+        self.first_seen_at_ms[title as usize]
     }
 
     /// Completions of all titles that are known.
@@ -63,10 +70,11 @@ impl Titles {
     }
 
     /// Gives the next number to a title that is not known yet.
-    pub(super) fn add(&mut self, name: &str) -> Title {
+    pub(super) fn add(&mut self, name: &str, received_at_ms: i64) -> Title {
         let title = self.len() as Title;
         self.names.push(name.into());
         self.completions.push(0);
+        self.first_seen_at_ms.push(received_at_ms);
         self.last_seen.push(0);
         self.place.push(self.ranking.len() as u32);
         self.ranking.push(title);
@@ -136,8 +144,9 @@ impl Titles {
         self.names
             .iter()
             .zip(&self.completions)
+            .zip(&self.first_seen_at_ms)
             .zip(&self.last_seen)
-            .map(|((name, completions), last_seen)| (name.clone(), *completions, *last_seen))
+            .map(|(((name, completions), first), last)| (name.clone(), *completions, *first, *last))
             .collect()
     }
 
@@ -158,8 +167,8 @@ impl Titles {
 
     fn rebuilt(rows: Vec<TitleSnapshot>, ranking: Vec<Title>) -> Self {
         let mut titles = Self::default();
-        for (name, completions, last_seen) in rows {
-            let title = titles.add(&name) as usize;
+        for (name, completions, first_seen_at_ms, last_seen) in rows {
+            let title = titles.add(&name, first_seen_at_ms) as usize;
             titles.completions[title] = completions;
             titles.completions_of_all += u64::from(completions);
             titles.last_seen[title] = last_seen;
@@ -183,7 +192,7 @@ mod tests {
         fn the_ranking_is_in_the_order_of_completions(completed in prop::collection::vec(0_u32..9, 0..80), keep in 1_usize..9) {
             let mut titles = Titles::default();
             for name in 0..9 {
-                titles.add(&name.to_string());
+                titles.add(&name.to_string(), name);
             }
             for (now, title) in completed.iter().enumerate() {
                 titles.complete(*title);
