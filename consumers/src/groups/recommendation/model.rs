@@ -56,7 +56,7 @@ struct Viewer {
     list: Option<Arc<List>>,
 }
 
-/// The list for users without one of their own: the titles with the most completions, made anew now and then.
+/// The list for users without one of their own: the titles with the most completions of late, made anew now and then.
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Strangers {
     #[serde(with = "published::shared")]
@@ -220,9 +220,7 @@ impl Model {
             return None;
         }
         self.strangers.made_at_completions = completions;
-        let best = self
-            .lists
-            .best(&self.titles, &self.neighbours, &[], self.list_items_max);
+        let best = self.lists.for_strangers(&self.titles, self.list_items_max);
         let standing = self.strangers.list.iter().flat_map(|list| &list.items);
         if best
             .iter()
