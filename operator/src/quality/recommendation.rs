@@ -178,15 +178,15 @@ fn variety_sql(epoch: u32, scope: &Scope) -> String {
     let mean = |bits: &str, times: &str| {
         format!("if(sum({times}) = 0, 0., sum(({bits}) * ({times})) / sum({times}))")
     };
-    let share = |part: &str| format!("if(catalogue = 0, 0., {part} / catalogue)");
+    let share = |part: &str| format!("if(begun = 0, 0., {part} / begun)");
     format!(
-        "WITH (SELECT uniqExact(item_id) FROM {{database}}.recommendation_outcomes WHERE _epoch = {epoch} AND {until}) AS catalogue, \
+        "WITH (SELECT uniqExact(item_id) FROM {{database}}.recommendation_outcomes WHERE _epoch = {epoch} AND {until}) AS begun, \
          (SELECT count() FROM {{database}}.recommendation_completions WHERE _epoch = {epoch} AND {until}) AS completions_of_all \
-         SELECT toUInt64(catalogue) AS catalogue, {} AS coverage, {} AS hit_coverage, {} AS popularity_hit_coverage, \
+         SELECT toUInt64(begun) AS catalogue, {} AS coverage, {} AS hit_coverage, {} AS popularity_hit_coverage, \
          {} AS novelty, {} AS hit_novelty, {} AS popularity_hit_novelty FROM \
-         (SELECT item_id, sum(shown) AS shown, sum(hits) AS hits, sum(popularity_hits) AS popularity_hits, \
-         -log2(greatest(sum(completions), 1) / greatest(completions_of_all, 1)) AS bits FROM (\
-         SELECT arrayJoin(items) AS item_id, 1 AS shown, 0 AS hits, 0 AS popularity_hits, 0 AS completions FROM {{database}}.recommendations WHERE _epoch = {epoch} AND {range} \
+         (SELECT item_id, sum(a) AS shown, sum(b) AS hits, sum(c) AS popularity_hits, \
+         -log2(greatest(sum(d), 1) / greatest(completions_of_all, 1)) AS bits FROM (\
+         SELECT arrayJoin(items) AS item_id, 1 AS a, 0 AS b, 0 AS c, 0 AS d FROM {{database}}.recommendations WHERE _epoch = {epoch} AND {range} \
          UNION ALL SELECT item_id, 0, hit, popularity_hit, 0 FROM ({judged}) \
          UNION ALL SELECT item_id, 0, 0, 0, 1 FROM {{database}}.recommendation_completions WHERE _epoch = {epoch} AND {until}) GROUP BY item_id)",
         share("countIf(shown > 0)"),
