@@ -118,16 +118,23 @@ pub struct ReplayVerb {
 /// `activity quality …`
 #[derive(Debug, Subcommand)]
 pub enum QualityVerb {
-    /// Recommendations: how often the title that a user then watched to the end stood in the user's list, beside plain popularity.
+    /// Recommendations: how often the title that a user then watched to the end stood in the user's list, beside plain popularity; for new users and new titles
+    /// apart; and how much of the catalogue lists show.
     Recommendation(QualityArgs),
 }
 
 /// `activity quality recommendation`
 #[derive(Args, Debug)]
 pub struct QualityArgs {
-    /// Share of the completed playbacks, in the order of the log, that only train and are not scored.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
-    pub skip_share: f64,
+    /// Judge what was appended since then, by the brokers' clock: a time (2026-11-22T08:00:00Z), or how long ago (2h).
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub since: Option<jiff::Timestamp>,
+    /// Judge what was appended before that.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub until: Option<jiff::Timestamp>,
+    /// Share of the completed playbacks, in the order of the log, that only train and are not scored. Default: .2, or 0 with --since.
+    #[arg(long, value_name = "SHARE")]
+    pub skip_share: Option<f64>,
     /// How to print the result.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -222,6 +229,14 @@ pub struct LagArgs {
     /// How to print the result.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// A time, or how long ago.
+fn time(text: &str) -> Result<jiff::Timestamp, String> {
+    match text.parse() {
+        Ok(To::Time(at)) => Ok(at),
+        _ => Err("not a time (2026-11-22T08:00:00Z, or how long ago: 2h)".to_owned()),
+    }
 }
 
 /// A cluster has an odd number of voters.

@@ -9,7 +9,7 @@ use activity_platform::kafka;
 use activity_platform::metrics::Metrics;
 use activity_platform::registry::Registry;
 use activity_platform::settings::Targets;
-use activity_runtime::Clients;
+use activity_runtime::{Clients, LookUps};
 use anyhow::Context;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -39,17 +39,21 @@ pub async fn run(
     let readiness = Readiness::default();
     let address = args.metrics.metrics;
     let serving = stop.child_token();
-    let address = health::serve(address, metrics.clone(), readiness.clone(), serving)
+    let (groups, look_ups) = (groups(&args.groups), LookUps::default());
+    let pages = look_ups.router(&groups);
+    let address = health::serve(address, metrics.clone(), readiness.clone(), pages, serving)
         .await
         .with_context(|| format!("--metrics {address}"))?;
+    look_ups.reached_at(args.metrics.reached_at(address));
     let mut threads = Vec::new();
-    for group in groups(&args.groups) {
+    for group in groups {
         tracing::info!(group = group.name, metrics = %format!("http://{address}/metrics"), "consuming");
         readiness.not_ready(group.name, "joining the group");
         let clients = Clients {
             targets: targets.clone(),
             metrics: metrics.clone(),
             readiness: readiness.clone(),
+            look_ups: look_ups.clone(),
         };
         let (settings, runtime, stop) = (args.runtime.clone(), Handle::current(), stop.clone());
         threads.push(tokio::task::spawn_blocking(move || {

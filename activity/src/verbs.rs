@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use activity_operator::lag::PartitionLag;
+use activity_operator::quality::recommendation::{Cohort, Quality, Scores};
 use activity_operator::{quality, setup};
 use activity_platform::settings::Targets;
 use activity_producer::{Progress, Published, measure_oracle};
@@ -223,20 +224,59 @@ pub async fn quality_recommendation(
     args: &QualityArgs,
     targets: &Targets,
 ) -> anyhow::Result<Verdict> {
-    let quality = quality::recommendation(targets, args.skip_share).await?;
+    let scope = quality::recommendation::Scope {
+        since: args.since,
+        until: args.until,
+        skip_share: args.skip_share,
+    };
+    let quality = quality::recommendation::measure(targets, &scope).await?;
     print::result(args.output.output, &quality, || {
-        let row = vec![
-            count(quality.events),
-            format!("{:.4}", quality.recall_at_20),
-            format!("{:.4}", quality.popularity_recall_at_20),
-        ];
-        print::table(
-            &["completed playbacks", "recall@20", "popularity recall@20"],
-            0,
-            [row],
-        )
+        recommendation_tables(&quality)
     })?;
     Ok(Verdict::Done)
+}
+
+fn recommendation_tables(quality: &Quality) -> String {
+    let row = |name: String, scores: &Scores| {
+        let shares = [
+            scores.recall_at_20,
+            scores.popularity_recall_at_20,
+            scores.mrr,
+            scores.popularity_mrr,
+        ];
+        let shares = shares.map(|share| format!("{share:.4}"));
+        [name, count(scores.events)]
+            .into_iter()
+            .chain(shares)
+            .collect()
+    };
+    let of = |what: &str, cohorts: &[Cohort]| -> Vec<Vec<String>> {
+        let named = |cohort: &Cohort| row(format!("{what} {}", cohort.cohort), &cohort.scores);
+        cohorts.iter().map(named).collect()
+    };
+    let mut rows: Vec<Vec<String>> = vec![row("all".to_owned(), &quality.all)];
+    rows.extend(of("users with completions:", &quality.users));
+    rows.extend(of("titles:", &quality.titles));
+    let header = [
+        "completed playbacks",
+        "events",
+        "recall@20",
+        "by popularity",
+        "mrr",
+        "by popularity",
+    ];
+    let variety = &quality.variety;
+    format!(
+        "{}\nof {} titles, lists showed {:.1} % and hits were of {:.1} % (by popularity {:.1} %)\nnovelty of what lists showed {:.1} bits, of hits {:.1} (by popularity {:.1})",
+        print::table(&header, 1, rows),
+        count(variety.catalogue),
+        100.0 * variety.coverage,
+        100.0 * variety.hit_coverage,
+        100.0 * variety.popularity_hit_coverage,
+        variety.novelty,
+        variety.hit_novelty,
+        variety.popularity_hit_novelty,
+    )
 }
 
 /// `activity config`

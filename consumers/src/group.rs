@@ -1,7 +1,10 @@
 //! The trait that a consumer group implements, and its type-erased form that the lists and the runtime work with.
 
-use activity_schemas::{Content, Event, Topic};
+use std::sync::Arc;
 
+use activity_schemas::{Content, Event, Partitions, Topic};
+
+use crate::look_up::{Answers, LookUp};
 use crate::output::{Output, TableSpec};
 
 /// A deterministic function from events to rows.
@@ -20,6 +23,8 @@ pub trait ConsumerGroup: Sized + Send + 'static {
     /// 0: keeps no state, so that nothing is stored or re-read. Else raise it whenever [`process`](Self::process) or the snapshot's form changes:
     /// an older snapshot is then not used, and the state is built again from the log.
     const STATE_VERSION: u32 = 0;
+    /// What others may ask of the group by key, of the instance that owns the topic named there.
+    const LOOK_UP: Option<LookUp> = None;
 
     /// A fresh instance for one partition of `topic`.
     fn new(settings: &Settings, topic: Topic) -> Self;
@@ -39,6 +44,11 @@ pub trait ConsumerGroup: Sized + Send + 'static {
     /// [`StaleSnapshot`] if the bytes are not a snapshot of this version; the state is then built again from the log.
     fn restore(&mut self, _from: &[u8]) -> Result<(), StaleSnapshot> {
         Ok(())
+    }
+
+    /// What answers [`LOOK_UP`](Self::LOOK_UP) from now on, beside the thread that the instance works on. Asked for when the state is whole.
+    fn answers(&self) -> Option<Arc<dyn Answers>> {
+        None
     }
 }
 
@@ -137,6 +147,8 @@ pub struct Group {
     pub tables: &'static [&'static TableSpec],
     /// [`ConsumerGroup::STATE_VERSION`]
     pub state_version: u32,
+    /// [`ConsumerGroup::LOOK_UP`]
+    pub look_up: Option<LookUp>,
     new: fn(&Settings, Topic) -> Box<dyn Instance>,
 }
 
@@ -145,6 +157,7 @@ impl Group {
     ///
     /// # Panics
     /// If a group without state reads a derived topic, at compile time: what it has seen of that topic is part of its state, and lost without it.
+    /// If the topic whose instance answers look-ups has more than one partition: nobody would know every key.
     pub const fn of<G: ConsumerGroup>() -> Self {
         let mut index = 0;
         while index < G::READS.len() {
@@ -155,12 +168,19 @@ impl Group {
             );
             index += 1;
         }
+        if let Some(look_up) = &G::LOOK_UP {
+            assert!(
+                matches!(look_up.topic.partitions, Partitions::One),
+                "look-ups are answered by the owner of a topic of one partition"
+            );
+        }
         Self {
             name: G::NAME,
             about: G::ABOUT,
             reads: G::READS,
             tables: G::TABLES,
             state_version: G::STATE_VERSION,
+            look_up: G::LOOK_UP,
             new: |settings, topic| Box::new(G::new(settings, topic)),
         }
     }
@@ -191,6 +211,8 @@ pub trait Instance: Send {
     /// # Errors
     /// As there.
     fn restore(&mut self, from: &[u8]) -> Result<(), StaleSnapshot>;
+    /// [`ConsumerGroup::answers`]
+    fn answers(&self) -> Option<Arc<dyn Answers>>;
 }
 
 impl<G: ConsumerGroup> Instance for G {
@@ -204,5 +226,9 @@ impl<G: ConsumerGroup> Instance for G {
 
     fn restore(&mut self, from: &[u8]) -> Result<(), StaleSnapshot> {
         ConsumerGroup::restore(self, from)
+    }
+
+    fn answers(&self) -> Option<Arc<dyn Answers>> {
+        ConsumerGroup::answers(self)
     }
 }

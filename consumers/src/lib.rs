@@ -7,6 +7,7 @@ mod column;
 mod fingerprint;
 mod group;
 pub mod groups;
+mod look_up;
 mod lru;
 mod output;
 mod snapshot;
@@ -18,4 +19,5 @@ pub use group::{
     StaleSnapshot,
 };
 pub use groups::GROUPS;
+pub use look_up::{Answers, LookUp};
 pub use output::{ColumnSpec, Derived, Origin, Output, Row, Rows, TableSpec};

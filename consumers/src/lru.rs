@@ -77,13 +77,15 @@ impl<V: Default> Lru<V> {
         })
     }
 
-    /// Every value, in no meaningful order.
-    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
-        self.slots.iter_mut().map(|slot| &mut slot.value)
+    /// Every entry, in no meaningful order; and some empty ones that were forgotten.
+    pub(crate) fn entries_mut(&mut self) -> impl Iterator<Item = (u64, &mut V)> {
+        self.slots
+            .iter_mut()
+            .map(|slot| (slot.key, &mut slot.value))
     }
 
     /// Forgets the entry seen longest ago if there is no room for `key`, and hands it out.
-    pub(crate) fn make_room(&mut self, key: u64) -> Option<V> {
+    pub(crate) fn make_room(&mut self, key: u64) -> Option<(u64, V)> {
         let known = self
             .index
             .find(key, |slot| self.slots[*slot as usize].key == key);
@@ -95,7 +97,7 @@ impl<V: Default> Lru<V> {
     }
 
     /// Forgets the entry seen longest ago and hands it out.
-    pub(crate) fn forget_oldest(&mut self) -> Option<V> {
+    pub(crate) fn forget_oldest(&mut self) -> Option<(u64, V)> {
         let slot = self.oldest;
         let entry = self.slots.get_mut(slot as usize)?;
         let (key, value) = (entry.key, std::mem::take(&mut entry.value));
@@ -104,7 +106,7 @@ impl<V: Default> Lru<V> {
             entry.remove();
         }
         self.vacant.push(slot);
-        Some(value)
+        Some((key, value))
     }
 
     /// A slot for a new key: a fresh one, or that of the entry seen longest ago. Not linked.

@@ -211,13 +211,16 @@ fn every_table_has_a_migration_that_knows_and_explains_its_columns_and_keeps_the
             .iter()
             .find_map(|statement| Some(&statement[statement.find(&create)?..]))
             .unwrap_or_else(|| panic!("no migration creates {}", table.name));
-        let alter = format!(
-            "ALTER TABLE activity.{} ADD COLUMN IF NOT EXISTS ",
-            table.name
-        );
-        let added: Vec<&str> = statements
-            .iter()
-            .filter_map(|statement| Some(&statement[statement.find(&alter)? + alter.len()..]))
+        let alter = format!("ALTER TABLE activity.{}", table.name);
+        let alters = |statement: &&String| {
+            let rest = statement
+                .find(&alter)
+                .map(|at| &statement[at + alter.len()..]);
+            rest.is_some_and(|rest| rest.starts_with(char::is_whitespace))
+        };
+        let added: Vec<&str> = (statements.iter().filter(alters))
+            .flat_map(|statement| statement.lines())
+            .filter_map(|line| Some(line.split_once("ADD COLUMN IF NOT EXISTS ")?.1))
             .collect();
         let origin = [
             "_topic",
@@ -228,16 +231,15 @@ fn every_table_has_a_migration_that_knows_and_explains_its_columns_and_keeps_the
             "_appended_at",
         ];
         for column in table.columns.iter().map(|column| column.name).chain(origin) {
-            let declaration = format!("    {column} ");
-            let line = statement
+            let declaration = format!("{column} ");
+            let created = statement
                 .lines()
+                .filter_map(|line| line.strip_prefix("    "));
+            let declared = created
+                .chain(added.iter().copied())
                 .find(|line| line.starts_with(&declaration));
-            let added = added
-                .iter()
-                .find(|added| added.starts_with(&format!("{column} ")));
             assert!(
-                line.or(added.copied())
-                    .is_some_and(|declared| declared.contains(" COMMENT '")),
+                declared.is_some_and(|declared| declared.contains(" COMMENT '")),
                 "{}: {column} is not declared with a comment",
                 table.name
             );

@@ -37,7 +37,7 @@ impl Readiness {
     }
 }
 
-/// Serves the three pages until `stop`; returns the address it listens on.
+/// Serves the three pages, and `more` beside them, until `stop`; returns the address it listens on.
 ///
 /// # Errors
 /// If the address cannot be bound.
@@ -45,6 +45,7 @@ pub async fn serve(
     address: SocketAddr,
     metrics: Arc<Metrics>,
     readiness: Readiness,
+    more: axum::Router,
     stop: CancellationToken,
 ) -> std::io::Result<SocketAddr> {
     let listener = tokio::net::TcpListener::bind(address).await?;
@@ -53,7 +54,8 @@ pub async fn serve(
         .route("/metrics", get(serve_metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(serve_readiness))
-        .with_state((metrics, readiness));
+        .with_state((metrics, readiness))
+        .merge(more);
     tokio::spawn(async move {
         let served = axum::serve(listener, router)
             .with_graceful_shutdown(stop.cancelled_owned())

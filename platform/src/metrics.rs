@@ -9,6 +9,31 @@ use prometheus::{
 /// Labels of what is counted per partition.
 pub const PARTITION_LABELS: &[&str] = &["consumergroup", "topic", "partition"];
 
+/// What getting a partition's state back is made of; the label `phase` of [`Metrics::restore_seconds`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestorePhase {
+    /// Fetching the snapshot from ClickHouse.
+    SnapshotRead,
+    /// Taking it over.
+    Restore,
+    /// Reading again what came after it.
+    Replay,
+    /// From the assignment of the partition to its first new message.
+    Total,
+}
+
+impl RestorePhase {
+    /// As the label has it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::SnapshotRead => "snapshot_read",
+            Self::Restore => "restore",
+            Self::Replay => "replay",
+            Self::Total => "total",
+        }
+    }
+}
+
 /// Seconds, from 1 ms to about 2 min.
 fn seconds_buckets() -> Vec<f64> {
     exponential_buckets(0.001, 2.0, 18).unwrap_or_default()
@@ -54,7 +79,7 @@ pub struct Metrics {
     pub current_offset: IntGaugeVec,
     /// 1 where a partition is paused.
     pub paused: IntGaugeVec,
-    /// How long it took to get state back, seconds.
+    /// How long it took to get a partition's state back, seconds, by [`RestorePhase`].
     pub restore_seconds: HistogramVec,
     /// Bytes of the last snapshot.
     pub snapshot_bytes: IntGaugeVec,
@@ -180,7 +205,7 @@ impl Metrics {
                 &r,
                 "activity_restore_seconds",
                 "How long it took to get a partition's state back.",
-                group,
+                &["consumergroup", "topic", "phase"],
                 seconds_buckets(),
             )?,
             snapshot_bytes: gauge(

@@ -203,11 +203,11 @@ impl ClickHouseSettings {
     }
 }
 
-/// What a process shows of itself over HTTP.
+/// What a process shows of itself, and answers, over HTTP.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Metrics")]
 pub struct MetricsSettings {
-    /// Where this process serves /metrics, /healthz and /readyz; port 0 takes a free one.
+    /// Where this process serves /metrics, /healthz, /readyz and its groups' look-ups (/recommendations/{user}); port 0 takes a free one.
     #[arg(
         long,
         env = "ACTIVITY_METRICS",
@@ -215,6 +215,22 @@ pub struct MetricsSettings {
         default_value = "127.0.0.1:0"
     )]
     pub metrics: std::net::SocketAddr,
+    /// Where other processes of a group send those who look up what this one owns. Default: --metrics, by this machine's name where that is every address.
+    #[arg(long, env = "ACTIVITY_REACHED_AT", value_name = "HOST:PORT")]
+    pub reached_at: Option<String>,
+}
+
+impl MetricsSettings {
+    /// Where others reach the server that is bound to this address.
+    pub fn reached_at(&self, bound: std::net::SocketAddr) -> String {
+        match (&self.reached_at, nix::unistd::gethostname()) {
+            (Some(given), _) => given.clone(),
+            (None, Ok(host)) if bound.ip().is_unspecified() => {
+                format!("{}:{}", host.to_string_lossy(), bound.port())
+            }
+            (None, _) => bound.to_string(),
+        }
+    }
 }
 
 /// Everything outside that a verb may need.

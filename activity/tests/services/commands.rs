@@ -104,7 +104,24 @@ fn recommendations_are_measured_beside_popularity() {
             .unwrap();
         let quality: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert!(quality["events"].as_u64().unwrap() > 100, "{quality}");
-        for share in ["recall_at_20", "popularity_recall_at_20"] {
+        let of_cohorts = |kind: &str| -> u64 {
+            let cohorts = quality[kind].as_array().unwrap().iter();
+            cohorts
+                .map(|cohort| cohort["events"].as_u64().unwrap())
+                .sum()
+        };
+        assert_eq!(of_cohorts("users"), quality["events"], "{quality}");
+        assert_eq!(of_cohorts("titles"), quality["events"], "{quality}");
+        assert!(quality["hit_novelty"].as_f64().unwrap() > 0.0, "{quality}");
+        let shares = [
+            "recall_at_20",
+            "popularity_recall_at_20",
+            "mrr",
+            "popularity_mrr",
+            "coverage",
+            "hit_coverage",
+        ];
+        for share in shares {
             assert!(
                 (0.0..=1.0).contains(&quality[share].as_f64().unwrap()),
                 "{quality}"

@@ -32,6 +32,7 @@ use crate::headers::KafkaHeaders;
 use crate::hole;
 use crate::lane::{Handled, Lane, Message, PANICKED, Phase};
 use crate::life::Life;
+use crate::look_up::{Desk, LookUps};
 use crate::membership::{Membership, Partition};
 use crate::open::OpenEnd;
 use crate::reject_limit::RejectLimit;
@@ -62,6 +63,8 @@ pub struct Clients {
     pub metrics: Arc<Metrics>,
     /// Readiness of the process.
     pub readiness: Readiness,
+    /// What the process answers.
+    pub look_ups: LookUps,
 }
 
 /// Why a group cannot run, or cannot run on.
@@ -119,6 +122,8 @@ pub(crate) struct Driver {
     pub(crate) schemas: Schemas,
     pub(crate) housekeeping_at: Instant,
     pub(crate) watermarks_at: Instant,
+    /// Of a group that answers look-ups.
+    pub(crate) desk: Option<Desk>,
     full_since: Option<Instant>,
     registry: Registry,
     registry_silent_until: Instant,
@@ -132,8 +137,12 @@ fn consumer(
     group_id: &str,
     settings: &RuntimeSettings,
     kafka_settings: &KafkaSettings,
+    client_id: Option<String>,
 ) -> Result<BaseConsumer<Membership>, kafka::Error> {
     let mut config = kafka::client_config(kafka_settings)?;
+    if let Some(client_id) = client_id {
+        config.set("client.id", client_id);
+    }
     config
         .set("group.id", group_id)
         .set("enable.auto.commit", "false")
@@ -174,7 +183,10 @@ impl Driver {
         life: Life,
     ) -> Result<Self, RunError> {
         let kafka = &clients.targets.kafka;
-        let consumer = Arc::new(consumer(&life.group_id, &settings, kafka)?);
+        let look_ups = &clients.look_ups;
+        let member = consumer(&life.group_id, &settings, kafka, look_ups.client_id())?;
+        let consumer = Arc::new(member);
+        let desk = Desk::of(group, look_ups, &kafka.topic_prefix, &life.group_id);
         let delivery = Delivery::new(&clients.targets.kafka, group.name)?;
         let topics = feeds(group, &clients.targets.kafka.topic_prefix);
         let limits = topics
@@ -218,6 +230,7 @@ impl Driver {
             full_since: None,
             commit_trouble: CommitTrouble::default(),
             read_trouble: ReadTrouble::default(),
+            desk,
             registry_silent_until: Instant::now(),
             cycles: channel(),
             next_cycle_at: Instant::now(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use activity_consumers::{Group, Instance, Received, Reject, Settings, StaleSnapshot};
+use activity_consumers::{Answers, Group, Instance, Received, Reject, Settings, StaleSnapshot};
 use rdkafka::TopicPartitionList;
 use tokio_util::sync::CancellationToken;
 
@@ -110,6 +110,15 @@ pub struct Snapshots {
     pub pending: Option<Snapshot>,
 }
 
+/// A state that is being got back, for the metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Rebuilding {
+    /// When the partition began to be opened.
+    pub began: Instant,
+    /// When its snapshot had been taken over.
+    pub restored: Instant,
+}
+
 /// What a lane is a lane of.
 #[derive(Clone)]
 pub struct Assignment {
@@ -169,6 +178,8 @@ pub struct Lane {
     pub told: Told,
     /// Messages over which the group panicked, with what the panic said: they are rejected unseen.
     pub poisonous: BTreeMap<i64, String>,
+    /// Its state is being got back.
+    pub rebuilding: Option<Rebuilding>,
     group: Group,
     group_settings: Settings,
     /// None: each message gets a fresh one.
@@ -228,6 +239,7 @@ impl Lane {
             state_gap: None,
             told: Told::default(),
             poisonous: BTreeMap::new(),
+            rebuilding: None,
             group: *group,
             group_settings,
             instance,
@@ -436,6 +448,11 @@ impl Lane {
         self.instance.is_some() && self.group.state_version > 0
     }
 
+    /// What the instance answers from now on.
+    pub fn answers(&self) -> Option<Arc<dyn Answers>> {
+        self.instance.as_ref()?.answers()
+    }
+
     /// Whether its place must be reached by reading what is before it: for the instance's state, or for the resubmits that were seen.
     pub fn rebuilds(&self) -> bool {
         self.keeps_state() || self.feed == Feed::Resubmits
@@ -458,6 +475,11 @@ impl Lane {
     /// Whether state is still being rebuilt.
     pub fn is_replaying(&self) -> bool {
         self.next < self.replay_until
+    }
+
+    /// Offsets until the state is rebuilt.
+    pub fn replay_left(&self) -> i64 {
+        (self.replay_until - self.next).max(0)
     }
 
     /// Whether the log lost the rest of a range that is being built again: the lane must then take its place anew.

@@ -23,6 +23,7 @@ mod lane;
 #[cfg(test)]
 mod lane_tests;
 mod life;
+mod look_up;
 pub mod membership;
 mod open;
 mod panics;
@@ -43,4 +44,5 @@ mod trouble;
 
 pub use driver::{Clients, RunError};
 pub use life::{Reread, reread, run};
+pub use look_up::LookUps;
 pub use settings::RuntimeSettings;

@@ -131,6 +131,7 @@ fn live(
     while !stop.is_cancelled() && outcome.is_ok() {
         outcome = driver.turn();
     }
+    driver.end_look_up();
     if outcome.is_ok() {
         driver.shut_down();
     }

@@ -60,6 +60,8 @@ pub struct Opened {
     pub unfit_snapshot: bool,
     /// When opening began.
     pub began: Instant,
+    /// How long it took to fetch the snapshot.
+    pub snapshot_read: Duration,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -162,6 +164,7 @@ async fn try_open(
         snapshot: None,
         unfit_snapshot: false,
         began,
+        snapshot_read: Duration::ZERO,
     };
     let offset = match &opened.start {
         Start::At { offset, .. } => *offset,
@@ -169,10 +172,12 @@ async fn try_open(
         Start::Stop { .. } => return Ok(opened),
     };
     if let Some(fingerprint) = &opening.fingerprint {
+        let asked = Instant::now();
         let found = store::read_snapshot(database, of, epoch, offset, fingerprint).await?;
         opened.unfit_snapshot = found
             .as_ref()
             .is_some_and(|(_, snapshot)| snapshot.fingerprint != *fingerprint);
+        opened.snapshot_read = asked.elapsed();
         fault::reach(Point::SnapshotRead);
         opened.snapshot = found.filter(|(_, snapshot)| snapshot.fingerprint == *fingerprint);
     }

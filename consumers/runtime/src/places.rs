@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use activity_platform::metrics;
+use activity_platform::metrics::{self, RestorePhase};
 use rdkafka::consumer::Consumer;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::Driver;
-use crate::lane::{Assignment, Lane, Phase};
+use crate::lane::{Assignment, Lane, Phase, Rebuilding};
 use crate::membership::{Change, Partition};
 use crate::open::{OpenState, Opened, Opening, open};
 use crate::report::tell_counts;
@@ -24,7 +24,9 @@ const SEEK_PAUSE: Duration = Duration::from_millis(100);
 impl Driver {
     /// Makes and drops lanes as the group's coordinator says.
     pub(crate) fn apply_changes(&mut self) {
-        for change in self.consumer.context().take_changes() {
+        let changes = self.consumer.context().take_changes();
+        let is_changed = !changes.is_empty();
+        for change in changes {
             match change {
                 Change::Joined => self.joined = true,
                 Change::Revoked(partition) => {
@@ -44,6 +46,10 @@ impl Driver {
                     cancel,
                 } => self.add_lane(partition, assignment, cancel),
             }
+        }
+        if is_changed {
+            // At once: the next owner may answer already.
+            self.report_look_up();
         }
     }
 
@@ -174,6 +180,7 @@ impl Driver {
             .map_or((0, None), |(slot, snapshot)| {
                 (1 - slot.min(1), Some(snapshot))
             });
+        let restoring = Instant::now();
         let placed = lane.place(&opened.start, opened.log_first, snapshot.as_ref(), stateful, now).or_else(|error| {
             tracing::warn!(group, topic = %name, partition, %error, "rebuilding the state from the start of the log");
             lane = fresh();
@@ -195,11 +202,16 @@ impl Driver {
             not_before: now,
         };
         self.say_where(&opened, &name, partition, to);
-        self.sink
-            .metrics
-            .restore_seconds
-            .with_label_values(&[group])
-            .observe(opened.began.elapsed().as_secs_f64());
+        if lane.keeps_state() {
+            let restored = Instant::now();
+            lane.rebuilding = Some(Rebuilding {
+                began: opened.began,
+                restored,
+            });
+            let observe = |phase, took| self.observe_restore(&name, phase, took);
+            observe(RestorePhase::SnapshotRead, opened.snapshot_read);
+            observe(RestorePhase::Restore, restored.duration_since(restoring));
+        }
         self.lanes.insert(assignment, lane);
     }
 

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use activity_platform::metrics::Metrics;
+use activity_platform::metrics::{Metrics, RestorePhase};
 use rdkafka::consumer::Consumer;
 
 use crate::cycle::now_ms;
 use crate::driver::Driver;
-use crate::lane::{Lane, Phase};
+use crate::lane::{Lane, Phase, Rebuilding};
 
 /// Metrics and readiness are brought up to date this often.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -15,7 +15,34 @@ const INTERVAL: Duration = Duration::from_millis(200);
 const WATERMARKS_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Driver {
+    /// How long a part of getting a partition's state back took.
+    pub(crate) fn observe_restore(&self, topic: &str, phase: RestorePhase, took: Duration) {
+        let labels = [self.group.name, topic, phase.label()];
+        let seconds = &self.sink.metrics.restore_seconds;
+        seconds
+            .with_label_values(&labels)
+            .observe(took.as_secs_f64());
+    }
+
+    /// Says of states that are whole again how long it took.
+    fn note_rebuilt(&mut self, now: Instant) {
+        let mut rebuilt = Vec::new();
+        for lane in self.lanes.values_mut() {
+            if lane.phase == Phase::Running && !lane.is_replaying() {
+                let taken = lane.rebuilding.take();
+                rebuilt.extend(taken.map(|rebuilding| (lane.name.clone(), rebuilding)));
+            }
+        }
+        for (topic, Rebuilding { began, restored }) in rebuilt {
+            let replay = now.saturating_duration_since(restored);
+            self.observe_restore(&topic, RestorePhase::Replay, replay);
+            let total = now.saturating_duration_since(began);
+            self.observe_restore(&topic, RestorePhase::Total, total);
+        }
+    }
+
     pub(crate) fn housekeep(&mut self, now: Instant) {
+        self.note_rebuilt(now);
         if now < self.housekeeping_at {
             return;
         }
@@ -23,6 +50,7 @@ impl Driver {
         self.schemas.tidy(now);
         self.report_readiness(now);
         self.report_metrics(now);
+        self.report_look_up();
         if now >= self.watermarks_at {
             self.watermarks_at = now + WATERMARKS_INTERVAL;
             self.ask_for_watermarks();
@@ -148,14 +176,17 @@ pub(crate) fn tell_counts(metrics: &Metrics, group: &str, lane: &mut Lane) {
 }
 
 /// Why a partition does not do its work; None: it does.
-fn why_not_ready(lane: &Lane) -> Option<String> {
+pub(crate) fn why_not_ready(lane: &Lane) -> Option<String> {
     if let Some(why) = lane.unsettled_why.as_ref().or(lane.waiting_for.as_ref()) {
         return Some(why.clone());
     }
     match lane.phase {
         Phase::Opening | Phase::Seeking { .. } => Some("finding its place".to_owned()),
         Phase::Stopped { .. } => Some("stopped".to_owned()),
-        Phase::Running if lane.is_replaying() => Some("rebuilding its state".to_owned()),
+        Phase::Running if lane.is_replaying() => {
+            let left = lane.replay_left();
+            Some(format!("rebuilding its state: {left} offsets to go"))
+        }
         Phase::Running => None,
     }
 }

@@ -16,7 +16,7 @@ use activity_platform::settings::Targets;
 use activity_runtime::resubmit::{Feed, feeds};
 use activity_runtime::rewinds::Points;
 use activity_runtime::standing::Record;
-use activity_runtime::{Clients, Reread, RuntimeSettings};
+use activity_runtime::{Clients, LookUps, Reread, RuntimeSettings};
 use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -60,6 +60,7 @@ impl Reading<'_> {
             targets: self.targets.clone(),
             metrics,
             readiness: readiness.clone(),
+            look_ups: LookUps::default(),
         };
         let group = self.group;
         let reread = Reread {

@@ -8,22 +8,26 @@
 //! a row in `recommendation_completions` under the same event id says that the playback was completed. Recall at k is the share of completed
 //! playbacks with a rank of 1 to k. The order in which outcomes came about is that of `_offset`, since their topic has one partition.
 
+use std::sync::Arc;
+
 use activity_schemas::{Event, Partitions, Topic, WATCHES, WatchAction, WatchEvent};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{event_id, time};
 use crate::{
-    ConsumerGroup, Input, Millis, Output, Received, Reject, Row, Settings, StaleSnapshot, TableSpec,
+    Answers, ConsumerGroup, Input, LookUp, Millis, Output, Received, Reject, Row, Settings,
+    StaleSnapshot, TableSpec,
 };
 
 mod cooccurrence;
 mod lists;
 mod model;
 mod playbacks;
+mod published;
 mod titles;
 
-use model::{List, Model};
+use model::{At, Model, NamedList};
 use playbacks::{Playbacks, Step};
 
 /// What the model is fed: first events and completions of playbacks, of all partitions of `watches`.
@@ -53,6 +57,9 @@ crate::rows! {
         rank: u16,
         popularity_rank: u16,
         watched_before: bool,
+        user_completions: Option<u32>,
+        title_completions: Option<u32>,
+        title_seen_at: Option<Millis>,
         made_at: Option<Millis>,
         received_at: Millis,
     }
@@ -100,7 +107,12 @@ impl ConsumerGroup for Recommendation {
         OutcomeRow::TABLE,
         CompletionRow::TABLE,
     ];
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
+    const LOOK_UP: Option<LookUp> = Some(LookUp {
+        path: "recommendations",
+        key: "user",
+        topic: WATCHES_BY_MODEL,
+    });
 
     fn new(settings: &Settings, topic: Topic) -> Self {
         Recommendation(if topic == WATCHES_BY_MODEL {
@@ -118,7 +130,9 @@ impl ConsumerGroup for Recommendation {
             (Stage::Forward(playbacks), Input::Event(Event::Watch(watch))) => {
                 forward(playbacks, watch, out)
             }
-            (Stage::Learn(model), Input::Derived(message)) => learn(model, message, out),
+            (Stage::Learn(model), Input::Derived(message)) => {
+                learn(model, message, received.appended_at_ms, out)
+            }
             _ => Ok(()),
         }
     }
@@ -134,6 +148,13 @@ impl ConsumerGroup for Recommendation {
         match &mut self.0 {
             Stage::Forward(playbacks) => playbacks.restore(from),
             Stage::Learn(model) => model.restore(from),
+        }
+    }
+
+    fn answers(&self) -> Option<Arc<dyn Answers>> {
+        match &self.0 {
+            Stage::Forward(_) => None,
+            Stage::Learn(model) => Some(model.published()),
         }
     }
 }
@@ -178,12 +199,17 @@ fn forward(
 }
 
 /// Stage 2: one message of stage 1.
-fn learn(model: &mut Model, message: &[u8], out: &mut Output) -> Result<(), Reject> {
+fn learn(
+    model: &mut Model,
+    message: &[u8],
+    appended_at_ms: i64,
+    out: &mut Output,
+) -> Result<(), Reject> {
     let watched: Watched<'_> = postcard::from_bytes(message)
         .map_err(|error| Reject::new("malformed_derived_message", error.to_string()))?;
     let received_at = Millis(watched.received_at_ms);
     let user = model.user(watched.user_id);
-    let title = model.title(watched.title);
+    let title = model.title(watched.title, watched.received_at_ms);
     if watched.first {
         let standing = model.begin(user, title);
         out.insert(&OutcomeRow {
@@ -193,6 +219,9 @@ fn learn(model: &mut Model, message: &[u8], out: &mut Output) -> Result<(), Reje
             rank: standing.rank,
             popularity_rank: standing.popularity_rank,
             watched_before: standing.watched_before,
+            user_completions: Some(standing.user_completions),
+            title_completions: Some(standing.title_completions),
+            title_seen_at: Some(Millis(standing.title_seen_at_ms)),
             made_at: standing.made_at_ms.map(Millis),
             received_at,
         });
@@ -205,16 +234,20 @@ fn learn(model: &mut Model, message: &[u8], out: &mut Output) -> Result<(), Reje
             item_id: watched.title,
             received_at,
         });
-        let list = model.make_list(user, received_at.0);
+        let at = At {
+            received_at_ms: received_at.0,
+            appended_at_ms,
+        };
+        let list = model.make_list(user, at);
         insert_list(watched.user_id, received_at, &list, out);
-        if let Some(list) = model.make_strangers_list(received_at.0) {
+        if let Some(list) = model.make_strangers_list(at) {
             insert_list(STRANGER, received_at, &list, out);
         }
     }
     Ok(())
 }
 
-fn insert_list(user_id: &str, made_at: Millis, list: &List<'_>, out: &mut Output) {
+fn insert_list(user_id: &str, made_at: Millis, list: &NamedList<'_>, out: &mut Output) {
     if !list.titles.is_empty() {
         out.insert(&RecommendationRow {
             user_id,

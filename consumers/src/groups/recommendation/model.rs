@@ -2,13 +2,17 @@
 //!
 //! Titles that the user has completed are left out of a list; one that was only begun is not: it may be finished another day.
 //!
-//! Bounds: `users_max` users (some 350 bytes each, and 4 more for each title completed: [`WATCHED_MAX`], [`WATCHED_OF_ALL_MAX`]), [`TITLES_MAX`] titles of
+//! Bounds: `users_max` users (some 500 bytes each, and 4 more for each title completed: [`WATCHED_MAX`], [`WATCHED_OF_ALL_MAX`]), [`TITLES_MAX`] titles of
 //! some 4 KiB.
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::STRANGER;
 use super::cooccurrence::{HISTORY, Neighbours, position};
 use super::lists::ListMaker;
+use super::published::{self, List, Published};
 use super::titles::{Title, TitleSnapshot, Titles};
 use crate::fingerprint::fingerprint;
 use crate::lru::Lru;
@@ -38,6 +42,8 @@ pub(super) struct Model {
     users_max: usize,
     list_items_max: usize,
     lists: ListMaker,
+    /// What other threads read.
+    published: Arc<Published>,
 }
 
 /// What is known of one user.
@@ -46,16 +52,15 @@ struct Viewer {
     /// Titles completed, each once, the last one last.
     watched: Vec<Title>,
     /// The list that stands.
-    list: Vec<Title>,
-    /// When it was made; `None`: there is no list yet.
-    list_made_at_ms: Option<i64>,
+    #[serde(with = "published::shared")]
+    list: Option<Arc<List>>,
 }
 
-/// The list for users without one of their own: the titles with the most completions, made anew now and then.
+/// The list for users without one of their own: the titles with the most completions of late, made anew now and then.
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Strangers {
-    list: Vec<Title>,
-    made_at_ms: Option<i64>,
+    #[serde(with = "published::shared")]
+    list: Option<Arc<List>>,
     /// Completions of all titles when it was last looked at.
     made_at_completions: u64,
 }
@@ -66,13 +71,24 @@ pub(super) struct Standing {
     /// In the list of the most completed titles, watched ones left out, of the same length.
     pub(super) popularity_rank: u16,
     pub(super) watched_before: bool,
+    /// Titles that the user had completed.
+    pub(super) user_completions: u32,
+    pub(super) title_completions: u32,
+    pub(super) title_seen_at_ms: i64,
     pub(super) made_at_ms: Option<i64>,
 }
 
-/// A list, best first.
-pub(super) struct List<'a> {
+/// A list as a row has it, best first.
+pub(super) struct NamedList<'a> {
     pub(super) titles: Vec<&'a str>,
     pub(super) scores: Vec<f32>,
+}
+
+/// The message that a list is made after.
+#[derive(Clone, Copy)]
+pub(super) struct At {
+    pub(super) received_at_ms: i64,
+    pub(super) appended_at_ms: i64,
 }
 
 /// A user as the model knows them.
@@ -100,21 +116,27 @@ impl Model {
             users_max,
             list_items_max,
             lists: ListMaker::default(),
+            published: Arc::default(),
         }
+    }
+
+    /// The lists, for other threads; to be asked for anew after [`restore`](Self::restore).
+    pub(super) fn published(&self) -> Arc<Published> {
+        self.published.clone()
     }
 
     /// The user of that id, from now on known, and seen now.
     pub(super) fn user(&mut self, user_id: &str) -> User {
         let user = User(fingerprint(user_id));
         if let Some(forgotten) = self.viewers.make_room(user.0) {
-            self.watched_of_all -= forgotten.watched.len();
+            self.forgot(forgotten);
         }
         self.viewers.touch(user.0);
         user
     }
 
     /// The title of that name, from now on known, and seen now.
-    pub(super) fn title(&mut self, name: &str) -> Title {
+    pub(super) fn title(&mut self, name: &str, received_at_ms: i64) -> Title {
         self.now += 1;
         let title = match self.titles.find(name) {
             Some(title) => title,
@@ -123,8 +145,9 @@ impl Model {
                     self.forget_titles(TITLES_MAX - TITLES_MAX / 4);
                 }
                 self.neighbours.push(Neighbours::default());
-                let title = self.titles.add(name);
+                let title = self.titles.add(name, received_at_ms);
                 self.lists.learn(&self.titles, title);
+                self.published.add_title(name);
                 title
             }
         };
@@ -141,19 +164,19 @@ impl Model {
         } else {
             popularity_rank(&self.titles, &viewer.watched, title)
         };
-        let (list, made_at_ms) = match viewer.list_made_at_ms {
-            Some(_) => (&viewer.list, &viewer.list_made_at_ms),
-            None => (&self.strangers.list, &self.strangers.made_at_ms),
-        };
+        let list = viewer.list.as_ref().or(self.strangers.list.as_ref());
         Standing {
-            rank: position(list, title).map_or(0, |at| at as u16 + 1),
+            rank: list.map_or(0, |list| list.rank(title)),
             popularity_rank: if usize::from(popularity_rank) <= self.list_items_max {
                 popularity_rank
             } else {
                 0
             },
             watched_before,
-            made_at_ms: *made_at_ms,
+            user_completions: viewer.watched.len() as u32,
+            title_completions: self.titles.completions(title),
+            title_seen_at_ms: self.titles.first_seen_at_ms(title),
+            made_at_ms: list.map(|list| list.made_at_ms),
         }
     }
 
@@ -176,7 +199,7 @@ impl Model {
     }
 
     /// Makes the user's list anew.
-    pub(super) fn make_list(&mut self, user: User, at_ms: i64) -> List<'_> {
+    pub(super) fn make_list(&mut self, user: User, at: At) -> NamedList<'_> {
         let viewer = self.viewers.touch(user.0);
         let best = self.lists.best(
             &self.titles,
@@ -184,32 +207,37 @@ impl Model {
             &viewer.watched,
             self.list_items_max,
         );
-        viewer.list = best.iter().map(|(title, _)| *title).collect();
-        viewer.list_made_at_ms = (!best.is_empty()).then_some(at_ms);
+        let list = Arc::new(list(&best, at));
+        viewer.list = Some(list.clone());
+        self.published.publish(user.0, list);
         self.named(&best)
     }
 
     /// Makes the strangers' list anew if it is time to and it is another one.
-    pub(super) fn make_strangers_list(&mut self, at_ms: i64) -> Option<List<'_>> {
+    pub(super) fn make_strangers_list(&mut self, at: At) -> Option<NamedList<'_>> {
         let completions = self.titles.completions_of_all();
         if completions < self.strangers.made_at_completions + STRANGERS_LIST_AGE {
             return None;
         }
         self.strangers.made_at_completions = completions;
-        let best = self
-            .lists
-            .best(&self.titles, &self.neighbours, &[], self.list_items_max);
-        if best.iter().map(|(title, _)| title).eq(&self.strangers.list) {
+        let best = self.lists.for_strangers(&self.titles, self.list_items_max);
+        let standing = self.strangers.list.iter().flat_map(|list| &list.items);
+        if best
+            .iter()
+            .map(|(title, _)| title)
+            .eq(standing.map(|(title, _)| title))
+        {
             return None;
         }
-        self.strangers.list = best.iter().map(|(title, _)| *title).collect();
-        self.strangers.made_at_ms = Some(at_ms);
+        let list = Arc::new(list(&best, at));
+        self.strangers.list = Some(list.clone());
+        self.published.publish(fingerprint(STRANGER), list);
         Some(self.named(&best))
     }
 
-    fn named(&self, best: &[(Title, f32)]) -> List<'_> {
+    fn named(&self, best: &[(Title, f32)]) -> NamedList<'_> {
         let names = best.iter().map(|(title, _)| self.titles.name(*title));
-        List {
+        NamedList {
             titles: names.collect(),
             scores: best.iter().map(|(_, score)| *score).collect(),
         }
@@ -217,9 +245,15 @@ impl Model {
 
     fn forget_users(&mut self, watched_of_all_max: usize) {
         while self.watched_of_all > watched_of_all_max && self.viewers.len() > 1 {
-            let forgotten = self.viewers.forget_oldest();
-            self.watched_of_all -= forgotten.map_or(0, |viewer| viewer.watched.len());
+            if let Some(forgotten) = self.viewers.forget_oldest() {
+                self.forgot(forgotten);
+            }
         }
+    }
+
+    fn forgot(&mut self, (user, viewer): (u64, Viewer)) {
+        self.watched_of_all -= viewer.watched.len();
+        self.published.forget(user);
     }
 
     fn forget_titles(&mut self, keep: usize) {
@@ -238,16 +272,34 @@ impl Model {
                 new.is_some()
             });
         };
-        renumber(&mut self.strangers.list);
+        let relist = |list: &mut Option<Arc<List>>| {
+            if let Some(list) = list {
+                *list = Arc::new(list.renumbered(&renumbered));
+            }
+        };
+        relist(&mut self.strangers.list);
         // Forgotten completions do not count any more, neither here.
         let completions = self.titles.completions_of_all();
         self.strangers.made_at_completions = self.strangers.made_at_completions.min(completions);
         self.watched_of_all = 0;
-        for viewer in self.viewers.values_mut() {
+        for (_, viewer) in self.viewers.entries_mut() {
             renumber(&mut viewer.watched);
-            renumber(&mut viewer.list);
+            relist(&mut viewer.list);
             self.watched_of_all += viewer.watched.len();
         }
+        self.republish(&self.published);
+    }
+
+    /// Publishes every title and list that there is, in the place of what was published before.
+    fn republish(&self, published: &Published) {
+        let names = (0..self.titles.len() as Title).map(|title| self.titles.name(title).into());
+        let of_users = self
+            .viewers
+            .oldest_first()
+            .filter_map(|(user, viewer)| Some((user, viewer.list.clone()?)));
+        let of_strangers = self.strangers.list.clone();
+        let of_strangers = of_strangers.map(|list| (fingerprint(STRANGER), list));
+        published.replace(names.collect(), of_users.chain(of_strangers));
     }
 
     pub(super) fn snapshot(&self, into: &mut Vec<u8>) {
@@ -268,12 +320,16 @@ impl Model {
             snapshot::read(from)?;
         let known = titles.len();
         let knows = |titles: &[Title]| titles.iter().all(|title| (*title as usize) < known);
+        let lists = |list: &Option<Arc<List>>| {
+            let mut items = list.iter().flat_map(|list| &list.items);
+            items.all(|(title, _)| (*title as usize) < known)
+        };
         let fits = neighbours.len() == known
-            && knows(&strangers.list)
+            && lists(&strangers.list)
             && neighbours.iter().all(|neighbours| neighbours.fits(known))
             && viewers
                 .oldest_first()
-                .all(|(_, viewer)| knows(&viewer.watched) && knows(&viewer.list));
+                .all(|(_, viewer)| knows(&viewer.watched) && lists(&viewer.list));
         let titles = Titles::restored(titles, ranking)
             .filter(|_| fits)
             .ok_or_else(|| StaleSnapshot("titles and their numbers do not agree".to_owned()))?;
@@ -288,7 +344,18 @@ impl Model {
         self.viewers = viewers;
         self.strangers = strangers;
         self.now = now;
+        // Fresh, not replaced: an earlier life's lists may still be looked up by somebody.
+        self.published = Arc::default();
+        self.republish(&self.published);
         Ok(())
+    }
+}
+
+fn list(best: &[(Title, f32)], at: At) -> List {
+    List {
+        made_at_ms: at.received_at_ms,
+        appended_at_ms: at.appended_at_ms,
+        items: best.into(),
     }
 }
 
@@ -309,12 +376,17 @@ fn popularity_rank(titles: &Titles, watched: &[Title], title: Title) -> u16 {
 mod tests {
     use super::*;
 
+    const AT: At = At {
+        received_at_ms: 7,
+        appended_at_ms: 8,
+    };
+
     fn complete(model: &mut Model, user: &str, title: &str) -> (Standing, Vec<String>) {
         let user = model.user(user);
-        let title = model.title(title);
+        let title = model.title(title, 7);
         let standing = model.begin(user, title);
         model.complete(user, title);
-        let list = model.make_list(user, 7);
+        let list = model.make_list(user, AT);
         let titles = list.titles.iter().map(|title| (*title).to_owned());
         (standing, titles.collect())
     }
@@ -362,14 +434,14 @@ mod tests {
                 complete(&mut model, &format!("u{user}"), title);
             }
         }
-        assert!(model.make_strangers_list(9).is_some());
-        let (user, title) = (model.user("stranger"), model.title("many's"));
+        assert!(model.make_strangers_list(AT).is_some());
+        let (user, title) = (model.user("stranger"), model.title("many's", 7));
         let standing = model.begin(user, title);
         assert_eq!(
             (standing.rank, standing.popularity_rank, standing.made_at_ms),
-            (2, 2, Some(9))
+            (2, 2, Some(7))
         );
-        let title = model.title("unheard of");
+        let title = model.title("unheard of", 7);
         let standing = model.begin(user, title);
         assert_eq!((standing.rank, standing.popularity_rank), (0, 0));
     }
