@@ -2,6 +2,7 @@
 
 use activity_schemas::{Content, Event, Topic};
 
+use crate::Models;
 use crate::output::{Output, TableSpec};
 
 /// A deterministic function from events to rows.
@@ -88,6 +89,8 @@ pub struct Settings {
     pub actors_max: usize,
     /// Items in a list of recommendations.
     pub list_items_max: usize,
+    /// What was fitted for the group, in versions.
+    pub models: Models,
 }
 
 impl Default for Settings {
@@ -95,6 +98,7 @@ impl Default for Settings {
         Self {
             actors_max: 1_000_000,
             list_items_max: 20,
+            models: Models::default(),
         }
     }
 }

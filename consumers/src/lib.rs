@@ -8,6 +8,7 @@ mod fingerprint;
 mod group;
 pub mod groups;
 mod lru;
+mod models;
 mod output;
 mod snapshot;
 mod windows;
@@ -18,4 +19,5 @@ pub use group::{
     StaleSnapshot,
 };
 pub use groups::GROUPS;
+pub use models::{Model, Models};
 pub use output::{ColumnSpec, Derived, Origin, Output, Row, Rows, TableSpec};

@@ -63,6 +63,7 @@ fn settings() -> Settings {
     Settings {
         actors_max: 4,
         list_items_max: 5,
+        ..Settings::default()
     }
 }
 
@@ -210,6 +211,12 @@ fn every_table_has_a_migration_that_knows_and_explains_its_columns_and_keeps_the
             .iter()
             .find_map(|statement| Some(&statement[statement.find(&create)?..]))
             .unwrap_or_else(|| panic!("no migration creates {}", table.name));
+        let alter = format!("ALTER TABLE activity.{}\n", table.name);
+        let later = statements.iter().filter(|other| other.contains(&alter));
+        let declared: Vec<&str> = std::iter::once(statement)
+            .chain(later.map(String::as_str))
+            .flat_map(str::lines)
+            .collect();
         let origin = [
             "_topic",
             "_partition",
@@ -220,9 +227,10 @@ fn every_table_has_a_migration_that_knows_and_explains_its_columns_and_keeps_the
         ];
         for column in table.columns.iter().map(|column| column.name).chain(origin) {
             let declaration = format!("    {column} ");
-            let line = statement
-                .lines()
-                .find(|line| line.starts_with(&declaration));
+            let added = format!("    ADD COLUMN IF NOT EXISTS {column} ");
+            let line = declared
+                .iter()
+                .find(|line| line.starts_with(&declaration) || line.starts_with(&added));
             assert!(
                 line.is_some_and(|line| line.contains(" COMMENT '")),
                 "{}: {column} is not declared with a comment",

@@ -22,6 +22,7 @@ mod lane;
 mod lane_tests;
 mod life;
 pub mod membership;
+pub mod models;
 mod open;
 mod panics;
 mod places;
