@@ -13,6 +13,7 @@ mod commands;
 mod dead_letters;
 mod delivery;
 mod flow;
+mod fraud;
 mod malformed;
 mod publish;
 mod rewind;

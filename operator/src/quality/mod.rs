@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
+pub mod fraud;
+mod ranking;
+
 /// Recommendations, judged by the titles that users then watched to the end (test, then train).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RecommendationQuality {
