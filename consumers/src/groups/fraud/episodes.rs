@@ -1,7 +1,7 @@
 //! Episodes: when a user, an address or a device is under suspicion, from when until when. A row when suspicion begins, and one now and then while it lasts;
 //! it is over when the actor was silent for long, which is judged when it is read.
 //!
-//! About 150 bytes an actor. A user's standing is the mean score of the latest clicks; that of an address or a device is the mean over its latest users, so
+//! About 130 bytes an actor. A user's standing is the mean score of the latest clicks; that of an address or a device is the mean over its latest users, so
 //! that one script behind a carrier's gateway does not put everybody there under suspicion.
 
 use serde::{Deserialize, Serialize};

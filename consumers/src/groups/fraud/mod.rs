@@ -9,7 +9,7 @@
 //! A click without address or device goes on by what it has, at last by its user. Every sign is documented in [`SIGNS`]; how a value becomes a surprise, by the
 //! site's own traffic, in [`norms`]. Only clicks are read: what a player sends by itself every ten seconds says nothing about a person.
 //!
-//! Memory of one partition, at most, for `actors_max` actors of each kind: 780 bytes a user and its target, 560 bytes an address or a device, 150 bytes for each
+//! Memory of one partition, at most, for `actors_max` actors of each kind: 820 bytes a user and a target, 430 bytes an address or a device, 130 bytes for each
 //! of a user's, an address's and a device's episodes.
 
 use activity_schemas::{CLICKS, ClickEvent, Event, Partitions, Topic};

@@ -1,6 +1,6 @@
 //! Stages 2 and 3: what an address, and what a device, did lately, and who its other users are.
 //!
-//! About 560 bytes a place. Many users behind one address say little: a carrier's gateway has thousands. What counts is what these users are like.
+//! About 430 bytes a place. Many users behind one address say little: a carrier's gateway has thousands. What counts is what these users are like.
 
 use serde::{Deserialize, Serialize};
 

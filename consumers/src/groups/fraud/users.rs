@@ -1,6 +1,6 @@
 //! Stage 1, beside the partitions of `clicks`: what a user did lately, and what the targets are like that the user goes to.
 //!
-//! About 720 bytes a user and 60 bytes a target. Clocks are the collecting service's (`received_at`), because a script sets its own as it likes.
+//! About 760 bytes a user and 60 bytes a target. Clocks are the collecting service's (`received_at`), because a script sets its own as it likes.
 
 use activity_schemas::ClickEvent;
 use serde::{Deserialize, Serialize};
