@@ -10,6 +10,7 @@ use clap::builder::TypedValueParser as _;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::dead_letters::DeadLettersVerb;
+use crate::fraud::{FraudQualityArgs, FraudVerb};
 use crate::verify::VerifyArgs;
 
 /// User activity, streamed: services publish each click and watch event to Kafka once; each department reads it in a consumer group of its own,
@@ -80,6 +81,9 @@ pub enum Verb {
     /// Measure what a group's outputs are worth.
     #[command(subcommand)]
     Quality(QualityVerb),
+    /// Teach the group fraud what attacks look like.
+    #[command(subcommand)]
+    Fraud(FraudVerb),
     /// Show the settings in force.
     Config(OutputArgs),
 }
@@ -121,6 +125,8 @@ pub enum QualityVerb {
     /// Recommendations: how often the title that a user then watched to the end stood in the user's list, beside plain popularity; for new users and new titles
     /// apart; and how much of the catalogue lists show.
     Recommendation(QualityArgs),
+    /// Fraud: how well scores and alerts tell attacks from innocents, where the truth is known.
+    Fraud(FraudQualityArgs),
 }
 
 /// `activity quality recommendation`

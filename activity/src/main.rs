@@ -5,6 +5,7 @@
 mod cli;
 mod consume;
 mod dead_letters;
+mod fraud;
 mod print;
 mod rewind;
 mod settings_file;
@@ -110,6 +111,8 @@ async fn dispatch(cli: Cli, command: &clap::Command) -> anyhow::Result<Verdict> 
         Verb::Quality(QualityVerb::Recommendation(args)) => {
             verbs::quality_recommendation(&args, &targets()).await
         }
+        Verb::Quality(QualityVerb::Fraud(args)) => fraud::quality(&args, &targets()).await,
+        Verb::Fraud(verb) => fraud::run(&verb, &targets()).await,
         Verb::Config(args) => verbs::config(args, command),
     }
 }

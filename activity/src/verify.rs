@@ -58,7 +58,8 @@ impl FromStr for Moment {
 }
 
 impl Moment {
-    fn at_ms(self, now_ms: i64) -> i64 {
+    /// The time that is meant, milliseconds since 1970-01-01 UTC.
+    pub fn at_ms(self, now_ms: i64) -> i64 {
         match self {
             Self::At(at_ms) => at_ms,
             Self::Ago(ago) => {

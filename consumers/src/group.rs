@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use activity_schemas::{Content, Event, Partitions, Topic};
 
+use crate::Models;
 use crate::look_up::{Answers, LookUp};
 use crate::output::{Output, TableSpec};
 
@@ -98,6 +99,8 @@ pub struct Settings {
     pub actors_max: usize,
     /// Items in a list of recommendations.
     pub list_items_max: usize,
+    /// What was fitted for the group, in versions.
+    pub models: Models,
 }
 
 impl Default for Settings {
@@ -105,6 +108,7 @@ impl Default for Settings {
         Self {
             actors_max: 1_000_000,
             list_items_max: 20,
+            models: Models::default(),
         }
     }
 }

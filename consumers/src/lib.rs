@@ -9,6 +9,7 @@ mod group;
 pub mod groups;
 mod look_up;
 mod lru;
+mod models;
 mod output;
 mod snapshot;
 mod windows;
@@ -20,4 +21,5 @@ pub use group::{
 };
 pub use groups::GROUPS;
 pub use look_up::{Answers, LookUp};
+pub use models::{Model, Models};
 pub use output::{ColumnSpec, Derived, Origin, Output, Row, Rows, TableSpec};

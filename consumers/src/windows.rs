@@ -1,10 +1,10 @@
-//! What an actor did lately, in a few bytes and constant time an event: counts in a sliding window, the latest gaps, the latest targets, hours of a day.
+//! What an actor did lately, in a few bytes and constant time an event: counts in a sliding window, the latest gaps, hours of a day.
 //!
 //! Time comes from the events and may step back (late events, another collector's clock): a time before the latest one counts as the latest one.
 
 use serde::{Deserialize, Serialize};
 
-/// Gaps and targets that are remembered of an actor.
+/// Gaps that are remembered of an actor.
 pub(crate) const REMEMBERED: usize = 16;
 
 /// Events in the last `WIDTH_MS` milliseconds, from two buckets of that width: the older one counts by the part that the window still covers,
@@ -69,8 +69,22 @@ impl LastGaps {
             median_ms,
             variation: variance.sqrt() / mean_ms,
             near_median: near.count() as f32 / count,
+            spread: log_spread(gaps_ms),
         })
     }
+}
+
+/// Standard deviation of the gaps' logarithms, the shortest and the longest aside: one late click does not spoil it.
+fn log_spread(sorted_ms: &[u32]) -> f32 {
+    let inner = match sorted_ms {
+        [_, inner @ .., _] if inner.len() >= 2 => inner,
+        all => all,
+    };
+    let logs = || inner.iter().map(|gap| (*gap as f32 + 1.0).ln());
+    let count = inner.len() as f32;
+    let mean = logs().sum::<f32>() / count;
+    let squares = logs().map(|log| (log - mean) * (log - mean));
+    (squares.sum::<f32>() / count).sqrt()
 }
 
 /// How regular the latest gaps are.
@@ -84,37 +98,8 @@ pub(crate) struct Rhythm {
     pub(crate) variation: f32,
     /// Share of the gaps within a tenth of the median. One late click spoils the variation, not this.
     pub(crate) near_median: f32,
-}
-
-/// The latest targets of an actor, by fingerprint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LastTargets {
-    targets: [u16; REMEMBERED],
-    seen: u8,
-    next: u8,
-}
-
-impl LastTargets {
-    /// Remembers one target.
-    pub(crate) fn add(&mut self, fingerprint: u64) {
-        push(
-            &mut self.targets,
-            &mut self.seen,
-            &mut self.next,
-            fingerprint as u16,
-        );
-    }
-
-    /// Targets remembered, and how many different ones are among them.
-    pub(crate) fn distinct(&self) -> (usize, usize) {
-        let targets = &self.targets[..usize::from(self.seen)];
-        let distinct = targets
-            .iter()
-            .enumerate()
-            .filter(|(index, target)| !targets[..*index].contains(target))
-            .count();
-        (targets.len(), distinct)
-    }
+    /// Standard deviation of their logarithms, without the shortest and the longest. People's spread by a factor of two and more, 0.7.
+    pub(crate) spread: f32,
 }
 
 fn push<T>(ring: &mut [T; REMEMBERED], seen: &mut u8, next: &mut u8, value: T) {
@@ -176,24 +161,12 @@ mod tests {
             median_ms: 1000,
             variation: 0.0,
             near_median: 1.0,
+            spread: 0.0,
         };
         assert_eq!(gaps.rhythm(), Some(regular));
         gaps.add(60_000);
         let delayed = gaps.rhythm().unwrap();
         assert!(delayed.variation > 1.0 && delayed.near_median > 0.9);
-    }
-
-    #[test]
-    fn targets_beyond_the_remembered_ones_are_forgotten() {
-        let mut targets = LastTargets::default();
-        for target in 0..100 {
-            targets.add(target);
-        }
-        assert_eq!(targets.distinct(), (REMEMBERED, REMEMBERED));
-        for _ in 0..REMEMBERED {
-            targets.add(7);
-        }
-        assert_eq!(targets.distinct(), (REMEMBERED, 1));
     }
 
     #[test]

@@ -63,6 +63,7 @@ fn settings() -> Settings {
     Settings {
         actors_max: 4,
         list_items_max: 5,
+        ..Settings::default()
     }
 }
 

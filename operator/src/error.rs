@@ -62,6 +62,9 @@ pub enum Error {
     /// Dead letters that were to be sent through their group again are not known to be on their way.
     #[error("not all dead letters were resubmitted: {0}; run the same again, which sends the rest")]
     NotResubmitted(String),
+    /// Weights cannot be fitted.
+    #[error("weights cannot be fitted: {0}")]
+    Unfittable(#[from] activity_consumers::groups::fraud::fit::FitError),
     /// A worker thread ended early.
     #[error("a worker thread ended: {0}")]
     Worker(#[from] tokio::task::JoinError),

@@ -2,6 +2,7 @@
 
 pub mod dead_letters;
 mod error;
+pub mod fraud;
 pub mod lag;
 pub mod log;
 pub mod quality;

@@ -42,6 +42,8 @@ fn a_verb_without_addresses_says_what_to_type() {
         &["setup"],
         &["produce", "simulate", "--events", "1"],
         &["quality", "recommendation"],
+        &["quality", "fraud"],
+        &["fraud", "fit"],
         &["deadletters", "list"],
         &["deadletters", "show", "analytics"],
         &["deadletters", "resubmit", "analytics"],

@@ -142,11 +142,11 @@ fn a_chain_of_stages_is_made_anew_as_a_whole() {
 fn offsets_and_times_leave_the_rows_before_them_alone() {
     in_world("rewind_points", 2, |world| async move {
         world.simulate_events(4_000, 74).await;
-        read_all(&world, &["analytics", "fraud"]).await;
+        read_all(&world, &["analytics", "truth"]).await;
         let between = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
         world.simulate_events(4_000, 75).await;
-        read_all(&world, &["analytics", "fraud"]).await;
-        for (group, tables) in [("analytics", EVENTS), ("fraud", &["fraud_scores"][..])] {
+        read_all(&world, &["analytics", "truth"]).await;
+        for (group, tables) in [("analytics", EVENTS), ("truth", &["truth"][..])] {
             let before = content(&world, tables, "_epoch").await;
             let plan = rewound(&world, &[group, "--to", &between, "--dry-run"]);
             let sum = |field: &str| -> u64 {
@@ -166,7 +166,7 @@ fn offsets_and_times_leave_the_rows_before_them_alone() {
             assert_eq!(content(&world, tables, "_epoch").await, before);
             world.verified(&[group]).await;
         }
-        let kept = "SELECT toInt64(count()) AS number FROM system.tables WHERE database = '{database}' AND name = 'fraud_scores__epoch_2'";
+        let kept = "SELECT toInt64(count()) AS number FROM system.tables WHERE database = '{database}' AND name = 'truth__epoch_2'";
         assert_eq!(world.number(kept).await, 1);
         let ahead = rewind(&world, &["analytics", "--to", "0s", "--yes"]);
         assert_eq!(ahead.status.code(), Some(1));

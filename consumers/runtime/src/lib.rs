@@ -25,6 +25,7 @@ mod lane_tests;
 mod life;
 mod look_up;
 pub mod membership;
+pub mod models;
 mod open;
 mod panics;
 mod places;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use activity_consumers::Group;
+use activity_consumers::{Group, Models};
 use activity_platform::clickhouse::Database;
 use activity_platform::health::Readiness;
 use activity_platform::kafka;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::backoff;
 use crate::driver::{Clients, Driver, RunError};
+use crate::models;
 use crate::rewinds::Rewinds;
 use crate::settings::RuntimeSettings;
 use crate::standing::{Role, Standing};
@@ -111,12 +112,22 @@ pub fn reread(
 
 fn live(
     group: &'static Group,
-    settings: RuntimeSettings,
+    mut settings: RuntimeSettings,
     clients: &Clients,
     runtime: &Handle,
     life: Life,
 ) -> Result<(), RunError> {
     let stop = life.over.clone();
+    let database = Database::new(&clients.targets.clickhouse)?;
+    settings.models = Models::default();
+    runtime.block_on(models::begin(
+        &database,
+        group.name,
+        &settings.models,
+        &stop,
+    ));
+    let keeping = models::keep(database, group.name, settings.models.clone());
+    let _keep = AbortOnDrop(runtime.spawn(keeping));
     let mut driver = Driver::new(group, settings, clients, runtime.clone(), life)?;
     let names: Vec<&str> = driver
         .topics

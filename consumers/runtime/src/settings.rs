@@ -129,6 +129,9 @@ pub struct RuntimeSettings {
         default_value_t = 20
     )]
     pub list_items_max: usize,
+    /// What was fitted for the group; filled where it runs.
+    #[arg(skip)]
+    pub models: activity_consumers::Models,
 }
 
 impl RuntimeSettings {
@@ -137,6 +140,7 @@ impl RuntimeSettings {
         activity_consumers::Settings {
             actors_max: self.actors_max,
             list_items_max: self.list_items_max,
+            models: self.models.clone(),
         }
     }
 
