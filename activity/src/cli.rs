@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use activity_operator::rewind::To;
 use activity_platform::settings::{MetricsSettings, Targets};
+use activity_producer::args::scenario_help;
+use activity_producer::traffic::scenario::Scenario;
 use activity_producer::{ReplayArgs, SimulateArgs};
 use activity_runtime::RuntimeSettings;
 use clap::builder::TypedValueParser as _;
@@ -178,6 +180,9 @@ pub struct UpArgs {
     /// Seed of the simulated traffic. Default: a new one each time.
     #[arg(long)]
     pub seed: Option<u64>,
+    /// What kind of traffic; none: the ordinary one.
+    #[arg(long, value_name = "NAME|FILE", value_parser = Scenario::named, help = scenario_help())]
+    pub scenario: Option<Scenario>,
     /// Partitions of the topics, when they are created.
     #[arg(long, env = "ACTIVITY_PARTITIONS", value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub partitions: u16,
@@ -188,7 +193,7 @@ pub struct UpArgs {
     #[arg(long)]
     pub fresh: bool,
     /// Services and groups only.
-    #[arg(long, conflicts_with_all = ["events", "duration", "rate", "seed"])]
+    #[arg(long, conflicts_with_all = ["events", "duration", "rate", "seed", "scenario"])]
     pub no_traffic: bool,
     /// Form of the reconciliation.
     #[command(flatten)]

@@ -132,7 +132,8 @@ fn moment(text: &str) -> Result<i64, String> {
     }
 }
 
-fn scenario_help() -> String {
+/// What `--scenario` takes, with the shipped ones and what each is about.
+pub fn scenario_help() -> String {
     let shipped: Vec<String> = scenario::shipped_names()
         .map(|name| match Scenario::named(name) {
             Ok(scenario) => format!("- {name}: {}", scenario.about),

@@ -236,6 +236,7 @@ fn start_traffic(args: &UpArgs, targets: &Targets, stop: CancellationToken) -> T
             .rate
             .or_else(|| args.events.is_none().then_some(DEFAULT_RATE)),
         seed: args.seed,
+        scenario: args.scenario.clone(),
         ..SimulateArgs::default()
     };
     let (kafka, registry) = (targets.kafka.clone(), targets.registry.clone());
