@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod asked;
 mod course;
 mod report;
 #[path = "../support/mod.rs"]
@@ -106,6 +107,8 @@ async fn run(arguments: &Arguments) -> Vec<String> {
         text += &report::disturbed(&disturbed, &runs);
         let world = World::new(stack.endpoints(), "judge_attacks", 4).await;
         text += &report::attacks(&course::attacks(&world).await);
+        let world = World::new(stack.endpoints(), "judge_asked", 4).await;
+        text += &report::asked(&asked::under_load(&world).await);
     }
     stack.stop().await.unwrap();
     println!("{text}");

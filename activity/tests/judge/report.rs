@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use activity_operator::quality::fraud::FraudQuality;
 
+use crate::asked::{self, Asked};
 use crate::course::{Attacks, Course, Measured, Spread};
 
 /// One run, when it ends.
@@ -138,4 +139,20 @@ fn one(title: &str, quality: &FraudQuality) -> String {
         );
     }
     text
+}
+
+/// How long look-ups take.
+pub fn asked(asked: &Asked) -> String {
+    let ms = |share| asked.quantile(share).as_secs_f64() * 1e3;
+    format!(
+        "\n## Look-ups\n\n\
+         `GET /recommendations/{{user}}`, {} times one after the other over one connection, client and JSON included, while {} events a second go through all groups:\n\
+         p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms; {} answered with the user's own list.\n",
+        asked.count(),
+        asked::RATE,
+        ms(0.5),
+        ms(0.99),
+        ms(0.999),
+        asked.own
+    )
 }
