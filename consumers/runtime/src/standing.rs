@@ -145,7 +145,7 @@ impl Standing {
 
     /// What counts of the group's epoch for whoever only looks, also while a rewind is unfinished.
     pub fn finished(&self) -> Rewinds {
-        self.counting(self.epoch, |_| false)
+        self.counting(self.epoch)
     }
 
     /// What counts for a process that writes in this role; None: it must not write.
@@ -155,14 +155,12 @@ impl Standing {
             (Role::Rewind, Some(record)) if record.phase == Phase::Reading => record.epoch,
             _ => return None,
         };
-        Some(self.counting(epoch, |record| {
-            role == Role::Rewind && record.epoch == epoch
-        }))
+        Some(self.counting(epoch))
     }
 
-    /// The rewinds that are done, and those that count beside them.
-    fn counting(&self, epoch: u32, counts: impl Fn(&Record) -> bool) -> Rewinds {
-        let counts = |record: &&Record| record.phase == Phase::Done || counts(record);
+    /// The rewinds that are done, and the one that `epoch` belongs to: it may have been killed after it had raised the group to it.
+    fn counting(&self, epoch: u32) -> Rewinds {
+        let counts = |record: &&Record| record.phase == Phase::Done || record.epoch == epoch;
         let rewinds = self.records.iter().filter(counts).map(|record| Rewind {
             epoch: record.epoch,
             points: record.points.clone(),
@@ -237,6 +235,16 @@ mod tests {
         let standing = Standing::new(2, vec![record(2, Phase::Done), record(3, Phase::Aborted)]);
         assert_eq!(standing.next_epoch(), 4);
         assert_eq!(Standing::new(1, Vec::new()).next_epoch(), 2);
+    }
+
+    #[test]
+    fn a_rewind_that_was_killed_after_it_had_raised_the_epoch_counts() {
+        let counts = |epoch: u32| {
+            let standing = Standing::new(epoch, vec![record(2, Phase::Exchanging)]);
+            standing.finished().count(2, "t", 0, 0)
+        };
+        assert!(counts(2));
+        assert!(!counts(1));
     }
 
     #[test]
