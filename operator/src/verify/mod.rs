@@ -303,7 +303,8 @@ impl Run<'_> {
                 report.events += range.events;
                 report.lost += range.lost;
                 tiling.take(range, &mut report.findings);
-                report.letters += letters.judge(range, epoch, &mut report.findings);
+                let ends_at_point = (known.rewinds).has_point(&of.topic, of.partition, range.end);
+                report.letters += letters.judge(range, ends_at_point, &mut report.findings);
             }
             for table in &mut tables {
                 let rejected = |start, end| letters.within(start, end);
