@@ -64,9 +64,9 @@ pub enum RewindError {
     /// What is remembered is no place.
     #[error(transparent)]
     NotAPlace(#[from] NotAPlace),
-    /// The log ends before what the group has read.
+    /// The log is not the one that the group has read.
     #[error(
-        "topic {topic} was made anew: its log ends before what the group has read, and its rows cannot be made again"
+        "topic {topic} was made anew: its log is not the one that the group has read, and the rows of that one cannot be made again"
     )]
     TopicMadeAnew {
         /// Its full name.
