@@ -82,6 +82,14 @@ pub enum RewindError {
         /// Its engine.
         engine: String,
     },
+    /// Somebody has dropped the new tables or made them anew.
+    #[error(
+        "the new tables beside those of {group} are not the ones that this rewind has filled: give it up with `activity rewind {group} --abort`, then rewind again"
+    )]
+    OtherTables {
+        /// The group.
+        group: String,
+    },
     /// Somebody else works on it.
     #[error("another `activity rewind {group}` is at work")]
     Busy {
