@@ -44,6 +44,16 @@ impl Phase {
         }
         format!("{resume} or give it up with `activity rewind {group} --abort`")
     }
+
+    /// The same for a build that brings a migration: what an older one has begun with other columns it can give up, and only perhaps go on with.
+    pub fn ways_on_before_migration(self, group: &str) -> String {
+        if self == Phase::Exchanging {
+            return self.ways_on(group);
+        }
+        format!(
+            "give it up with `activity rewind {group} --abort`, or finish it with the build that began it, with --resume"
+        )
+    }
 }
 
 impl fmt::Display for Phase {
@@ -216,6 +226,15 @@ mod tests {
             let standing = Standing::new(1, vec![record(2, phase)]);
             assert!(standing.rewinds(Role::Live).is_some(), "{phase}");
         }
+    }
+
+    #[test]
+    fn before_a_migration_a_rewind_is_given_up_unless_it_is_too_late_for_that() {
+        let ways = |phase: Phase| phase.ways_on_before_migration("g");
+        for phase in [Phase::Planned, Phase::Copying, Phase::Reading] {
+            assert!(ways(phase).starts_with("give it up with `activity rewind g --abort`"));
+        }
+        assert_eq!(ways(Phase::Exchanging), Phase::Exchanging.ways_on("g"));
     }
 
     #[test]
