@@ -119,7 +119,10 @@ async fn explained(rewinder: &Rewinder<'_>, group: &Group, error: RewindError) -
     let name = group.name;
     let says_it = matches!(
         error,
-        RewindError::Unfinished { .. } | RewindError::TooLate { .. } | RewindError::Busy { .. }
+        RewindError::Unfinished { .. }
+            | RewindError::TooLate { .. }
+            | RewindError::OtherTables { .. }
+            | RewindError::Busy { .. }
     );
     let error = anyhow::Error::from(error);
     if says_it {

@@ -175,7 +175,7 @@ fn places(group: &GroupReport) -> String {
     if group.expired > 0 {
         let _ = write!(
             text,
-            "\n{name}: {} dead letters or derived messages are past their retention and were not compared",
+            "\n{name}: {} dead letters, derived messages or offsets without a message are past their retention and were not compared",
             count(group.expired)
         );
     }

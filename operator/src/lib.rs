@@ -5,6 +5,7 @@ mod error;
 pub mod fraud;
 pub mod lag;
 pub mod log;
+mod messages;
 pub mod quality;
 pub mod rewind;
 pub mod setup;

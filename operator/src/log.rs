@@ -14,9 +14,9 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use crate::Error;
 
 /// How long one poll waits.
-const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+pub(crate) const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long Kafka may be silent.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Progress is told this often.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// Bytes that the client fetches ahead, kB.
@@ -41,7 +41,8 @@ pub fn read<E: From<Error>>(
     if start >= next {
         return Ok(());
     }
-    let consumer = consumer_at(settings, topic, start)?;
+    let consumer = consumer(settings)?;
+    assign(&consumer, topic, 0, start)?;
     let all = (next - start) as u64;
     let (mut heard, mut told) = (Instant::now(), Instant::now());
     loop {
@@ -79,7 +80,8 @@ fn ends(settings: &KafkaSettings, topic: &str) -> Result<Watermarks, Error> {
     Ok(inspector.watermarks(topic, 0)?)
 }
 
-fn consumer_at(settings: &KafkaSettings, topic: &str, start: i64) -> Result<BaseConsumer, Error> {
+/// A client that reads committed messages, is told where a log ends, and commits nothing.
+pub(crate) fn consumer(settings: &KafkaSettings) -> Result<BaseConsumer, Error> {
     let mut config = kafka::client_config(settings).map_err(kafka::Error::from)?;
     config
         .set("group.id", "activity-reader")
@@ -90,10 +92,19 @@ fn consumer_at(settings: &KafkaSettings, topic: &str, start: i64) -> Result<Base
         .set("queued.max.messages.kbytes", PREFETCH_KB_MAX)
         .set("fetch.queue.backoff.ms", "10")
         .set("fetch.wait.max.ms", "100");
-    let consumer: BaseConsumer = BaseConsumer::from_config(&config).map_err(kafka::Error::from)?;
+    Ok(BaseConsumer::from_config(&config).map_err(kafka::Error::from)?)
+}
+
+/// Lets it read one partition from an offset on.
+pub(crate) fn assign(
+    consumer: &BaseConsumer,
+    topic: &str,
+    partition: i32,
+    from: i64,
+) -> Result<(), Error> {
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, 0, Offset::Offset(start))
+    list.add_partition_offset(topic, partition, Offset::Offset(from))
         .and_then(|()| consumer.assign(&list))
         .map_err(kafka::Error::from)?;
-    Ok(consumer)
+    Ok(())
 }

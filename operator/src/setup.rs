@@ -210,7 +210,7 @@ async fn none_is_rewound(database: &Database, pending: &Migration) -> Result<(),
             return Err(Error::RewindFirst {
                 migration: label(pending),
                 group: group.name.to_owned(),
-                ways_on: rewind.phase.ways_on(group.name),
+                ways_on: rewind.phase.ways_on_before_migration(group.name),
             });
         }
     }

@@ -6,13 +6,14 @@ mod live;
 mod progress;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use activity_consumers::GROUPS;
-use activity_devstack::{Endpoints, Ports, Stack, StackOptions};
+use activity_devstack::{Endpoints, Ports, Service, Stack, StackOptions};
 use activity_operator::verify::GroupReport;
-use activity_operator::{setup, verify};
+use activity_operator::{Error, setup, verify};
 use activity_platform::clickhouse::Database;
 use activity_platform::security::Protocol;
 use activity_platform::settings::Targets;
@@ -36,6 +37,9 @@ const DEFAULT_RATE: f64 = 500.0;
 const READY_WAIT: Duration = Duration::from_secs(60);
 /// How often the end is looked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often it is looked whether a rewind still stands in the way of the set-up.
+const REWIND_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What an `up` that ends by itself prints.
 #[derive(Serialize)]
@@ -109,7 +113,9 @@ async fn on_stack(
     began: Instant,
     stop: CancellationToken,
 ) -> anyhow::Result<Verdict> {
-    setup::run(targets, args.partitions).await?;
+    if !set_up(args.partitions, targets, stack, &stop).await? {
+        return Ok(Verdict::Done);
+    }
     let mut groups = GroupProcesses::start(executable, targets, data_dir.join("logs")).await?;
     let rewound = unfinished_rewinds(targets).await?;
     tokio::select! {
@@ -122,6 +128,52 @@ async fn on_stack(
     let outcome = while_up(args, targets, stack, &mut groups, &stop).await;
     groups.stop().await;
     outcome
+}
+
+/// Runs the set-up; false: told to stop. Where a migration waits for a rewind that was interrupted, the services stay up for it until it is given up or finished.
+async fn set_up(
+    partitions: u16,
+    targets: &Targets,
+    stack: &mut Stack,
+    stop: &CancellationToken,
+) -> anyhow::Result<bool> {
+    let mut said = String::new();
+    loop {
+        let waits = match setup::run(targets, partitions).await {
+            Err(Error::RewindFirst {
+                migration,
+                group,
+                ways_on,
+            }) => format!(
+                "migration {migration} waits for an unfinished rewind of {group}: in another terminal, {ways_on}. The services stay up for it, and this goes on when it is over"
+            ),
+            done => return Ok(done.map(|_| !stop.is_cancelled())?),
+        };
+        if said != waits {
+            eprintln!("{waits}");
+            said = waits;
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(false),
+            (service, status) = stack.supervise() => {
+                eprintln!("{}", ended(stack, service, status));
+                stack.restart(service).await?;
+            }
+            () = tokio::time::sleep(REWIND_LOOK_INTERVAL) => (),
+        }
+    }
+}
+
+/// What is said of a service that is about to be started again.
+fn ended(stack: &Stack, service: Service, status: Option<ExitStatus>) -> String {
+    let how = status
+        .map(|status| format!("{status}; "))
+        .unwrap_or_default();
+    let log = stack.log(service);
+    format!(
+        "{service} ended by itself ({how}see {}); starting it again",
+        log.display()
+    )
 }
 
 /// Groups whose processes wait because a rewind was interrupted. It needs these services to be finished, so that nothing here waits for it.
@@ -191,8 +243,7 @@ async fn while_up(
         tokio::select! {
             () = stop.cancelled() => break,
             (service, status) = stack.supervise() => {
-                let how = status.map(|status| format!("{status}; ")).unwrap_or_default();
-                live.say(&format!("{service} ended by itself ({how}see {}); starting it again", stack.log(service).display()));
+                live.say(&ended(stack, service, status));
                 stack.restart(service).await?;
             }
             group = groups.supervise() => live.say(&group),

@@ -256,5 +256,11 @@ fn a_topic_that_was_made_anew_and_outgrew_the_old_one_is_not_read_from_the_old_o
         let consumer = world.consume(&[GROUP], &[]);
         let says_so = || async { consumer.log().contains("the topic was made anew") };
         world.until(says_so).await;
+        // Nor are its rows given up for those of the new one.
+        let rewind = ["rewind", GROUP, "--to", "beginning", "--dry-run"];
+        let refused = world.command(&rewind).output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("{topic} was made anew")), "{said}");
     });
 }

@@ -1,12 +1,17 @@
 //! What others' clients may send although ours never do: packed batches of every kind, header names that are not UTF-8, an event that is as large as Kafka takes.
 
+use std::time::Duration;
+
+use activity_operator::verify;
 use activity_runtime::headers::UNREADABLE;
 use activity_schemas::codec::Encoder;
 use activity_schemas::{ClickEvent, EventKind, WatchAction, WatchEvent};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::dead_letters::{Raw, publish, read};
 use crate::in_world;
-use crate::support::World;
+use crate::support::{World, groups};
 
 /// The schema id that the set-up gave to what a topic carries.
 async fn schema_id(world: &World, topic: &str) -> u32 {
@@ -97,6 +102,57 @@ fn an_event_whose_derived_message_kafka_would_not_take_is_a_dead_letter_and_the_
         assert_eq!(report.dead_letters, 1, "{}", consumer.log());
         assert_eq!(report.rows["recommendation_outcomes"], 2, "{report:#?}");
         assert!(consumer.is_running());
+    });
+}
+
+/// Publishes so many transactions of so many clicks; each leaves a marker in the log, which takes an offset.
+fn publish_in_transactions(world: &World, schema_id: u32, transactions: usize, clicks: usize) {
+    const WAIT: Duration = Duration::from_secs(60);
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", world.targets.kafka.brokers().unwrap())
+        .set("transactional.id", &world.name);
+    let producer: BaseProducer = config.create().unwrap();
+    let topic = format!("{}clicks", world.targets.kafka.topic_prefix);
+    producer.init_transactions(WAIT).unwrap();
+    for transaction in 0..transactions {
+        producer.begin_transaction().unwrap();
+        for n in 0..clicks {
+            let click = click(schema_id, transaction * clicks + n);
+            let payload = click.payload.as_deref().unwrap();
+            let record = BaseRecord::<[u8], [u8]>::to(&topic).payload(payload);
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(WAIT).unwrap();
+        producer.commit_transaction(WAIT).unwrap();
+    }
+}
+
+#[test]
+fn messages_in_transactions_are_read_verified_and_read_again_like_others() {
+    in_world("transactions", 1, |world| async move {
+        let id = schema_id(&world, "clicks").await;
+        publish_in_transactions(&world, id, 10, 10);
+        let mut consumer = world.consume(&["analytics"], &["--batch-rows-max", "30"]);
+        // Not until the lag is zero: the last marker lies behind the last message that can be settled.
+        let settled = "SELECT toInt64(sum(events)) AS number FROM {database}.ledger FINAL";
+        let is_settled = || async { world.number(settled).await == 100 };
+        world.until(is_settled).await;
+        assert_eq!(consumer.terminate(), Some(0), "{}", consumer.log());
+        let before = world.verified(&["analytics"]).await;
+        assert_eq!((before[0].rows["clicks"], before[0].expired), (100, 0));
+        let to_beginning = ["rewind", "analytics", "--to", "beginning", "--yes"];
+        let rewound = world.command(&to_beginning).output().unwrap();
+        assert!(rewound.status.success(), "{rewound:?}");
+        let after = world.verified(&["analytics"]).await;
+        assert_eq!((&after[0].rows, after[0].expired), (&before[0].rows, 0));
+        // A message that the ledger does not count is missed in spite of the markers around it.
+        let passed_over = "INSERT INTO {database}.ledger SELECT * REPLACE (events - 1 AS events, inserted_at + INTERVAL 1 SECOND AS inserted_at) \
+             FROM {database}.ledger FINAL WHERE epoch = 2 AND events > 0 ORDER BY start_offset LIMIT 1";
+        world.database().execute(passed_over).await.unwrap();
+        let report = verify::run(&world.targets, &groups(&["analytics"])).await;
+        let report = report.unwrap().remove(0);
+        assert_eq!((report.missing, report.unexpected), (1, 0), "{report:#?}");
     });
 }
 

@@ -3,13 +3,14 @@
 use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
+use activity_platform::fault::{FAULT, FAULT_MARK, Point};
 use activity_producer::SimulateArgs;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::{Offset, TopicPartitionList};
 use serde::Deserialize;
 
 use crate::in_world;
-use crate::support::{World, signal};
+use crate::support::{World, scratch, signal};
 
 /// Runs `activity rewind …` to its end.
 fn rewind(world: &World, arguments: &[&str]) -> Output {
@@ -285,6 +286,43 @@ fn a_kill_between_the_exchange_of_two_tables_exchanges_none_of_them_back() {
             assert_eq!(epochs_of(&world, table).await, 2, "{table}");
         }
         world.verified(&["analytics"]).await;
+    });
+}
+
+#[test]
+fn a_rewind_whose_new_tables_were_made_anew_by_another_says_so_and_is_given_up() {
+    in_world("rewind_other_tables", 2, |world| async move {
+        world.simulate_events(3_000, 88).await;
+        read_all(&world, &["analytics"]).await;
+        let before = content(&world, EVENTS, "_topic").await;
+        let mark = scratch("rewind_other_tables").join("mark");
+        for is_exchanging in [false, true] {
+            let _ = std::fs::remove_file(&mark);
+            let to_beginning = ["rewind", "analytics", "--to", "beginning", "--yes"];
+            let mut command = world.command(&to_beginning);
+            command
+                .env(FAULT, format!("{}#1=kill", Point::RewindRead))
+                .env(FAULT_MARK, &mark);
+            let killed = command.output().unwrap();
+            assert!(killed.status.code().is_none(), "{}", stderr(&killed));
+            let exchanging = "INSERT INTO {database}.rewinds SELECT * REPLACE('exchanging' AS phase, version + 1 AS version) \
+                 FROM {database}.rewinds FINAL WHERE phase = 'reading'";
+            let made_anew = [
+                "DROP TABLE {database}.clicks__rewind SYNC",
+                "CREATE TABLE {database}.clicks__rewind AS {database}.clicks",
+            ];
+            let statements = is_exchanging.then_some(exchanging);
+            for statement in statements.into_iter().chain(made_anew) {
+                world.database().execute(statement).await.unwrap();
+            }
+            let refused = rewind(&world, &["analytics", "--resume"]);
+            assert_eq!(refused.status.code(), Some(1));
+            let said = stderr(&refused);
+            assert!(said.contains("--abort"), "{said}");
+            rewound(&world, &["analytics", "--abort"]);
+            assert_eq!(content(&world, EVENTS, "_topic").await, before);
+            world.verified(&["analytics"]).await;
+        }
     });
 }
 

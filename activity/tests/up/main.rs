@@ -159,6 +159,35 @@ fn a_broker_of_three_that_dies_is_named_and_comes_back_and_the_folder_keeps_its_
     up.end_with_ctrl_c();
 }
 
+#[test]
+fn a_migration_that_waits_for_a_rewind_leaves_the_services_up_until_that_is_given_up() {
+    let _alone = alone();
+    let folder = fresh_folder("up_rewind_first");
+    let mut up = Up::start(&folder, &["--no-traffic"]);
+    up.ready();
+    // As an older build leaves it: a rewind that was killed while it read, and a migration that it did not know.
+    for statement in [
+        "INSERT INTO activity.rewinds (consumer_group, epoch, version, from_epoch, phase, asked) VALUES ('analytics', 2, 1, 1, 'reading', 'beginning')",
+        "ALTER TABLE activity.migrations DELETE WHERE number = (SELECT max(number) FROM activity.migrations) SETTINGS mutations_sync = 1",
+    ] {
+        up.execute(statement);
+    }
+    up.end_with_ctrl_c();
+
+    let mut up = Up::start(&folder, &["--no-traffic"]);
+    let says_so = |up: &mut Up| {
+        let said = fs::read_to_string(&up.stderr).unwrap();
+        said.contains("waits for an unfinished rewind of analytics")
+            && said.contains("activity rewind analytics --abort")
+    };
+    up.until("it names the way on", says_so);
+    let given_up = up.json(&["rewind", "analytics", "--abort"]);
+    assert_eq!(given_up["rewound"]["phase"], "aborted", "{given_up:#}");
+    up.ready();
+    assert_clean(&up.json(&["verify"]), 0);
+    up.end_with_ctrl_c();
+}
+
 /// Listens on a port that becomes free in this moment, if it does.
 fn take(address: &str) -> Option<TcpListener> {
     let began = Instant::now();

@@ -116,6 +116,16 @@ impl Up {
         self.run(&["produce", "simulate", "--events", &events.to_string()]);
     }
 
+    /// Runs a statement in ClickHouse.
+    pub fn execute(&self, statement: &str) {
+        let endpoints = activity_devstack::find_running(&self.data_dir).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let sent = client.post(endpoints.clickhouse).body(statement.to_owned());
+        let answer = runtime.block_on(sent.send()).unwrap();
+        assert!(answer.status().is_success(), "{statement}: {answer:?}");
+    }
+
     fn run(&self, verb: &[&str]) -> Output {
         let output = Command::new(ACTIVITY)
             .arg("--data-dir")

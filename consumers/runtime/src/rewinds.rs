@@ -93,6 +93,12 @@ impl Rewinds {
         self.epoch
     }
 
+    /// Whether one of the rewinds has read a partition again from this offset on.
+    pub fn has_point(&self, topic: &str, partition: i32, offset: i64) -> bool {
+        let is_point = |rewind: &Rewind| rewind.points.get(topic, partition) == Some(offset);
+        self.rewinds.iter().any(is_point)
+    }
+
     /// Whether a message that was derived from an event in an epoch still counts.
     pub fn count(&self, epoch: u32, topic: &str, partition: i32, offset: i64) -> bool {
         // Epochs between are those of rewinds that were given up.

@@ -44,6 +44,16 @@ impl Phase {
         }
         format!("{resume} or give it up with `activity rewind {group} --abort`")
     }
+
+    /// The same for a build that brings a migration: what an older one has begun with other columns it can give up, and only perhaps go on with.
+    pub fn ways_on_before_migration(self, group: &str) -> String {
+        if self == Phase::Exchanging {
+            return self.ways_on(group);
+        }
+        format!(
+            "give it up with `activity rewind {group} --abort`, or finish it with the build that began it, with --resume"
+        )
+    }
 }
 
 impl fmt::Display for Phase {
@@ -145,7 +155,7 @@ impl Standing {
 
     /// What counts of the group's epoch for whoever only looks, also while a rewind is unfinished.
     pub fn finished(&self) -> Rewinds {
-        self.counting(self.epoch, |_| false)
+        self.counting(self.epoch)
     }
 
     /// What counts for a process that writes in this role; None: it must not write.
@@ -155,14 +165,12 @@ impl Standing {
             (Role::Rewind, Some(record)) if record.phase == Phase::Reading => record.epoch,
             _ => return None,
         };
-        Some(self.counting(epoch, |record| {
-            role == Role::Rewind && record.epoch == epoch
-        }))
+        Some(self.counting(epoch))
     }
 
-    /// The rewinds that are done, and those that count beside them.
-    fn counting(&self, epoch: u32, counts: impl Fn(&Record) -> bool) -> Rewinds {
-        let counts = |record: &&Record| record.phase == Phase::Done || counts(record);
+    /// The rewinds that are done, and the one that `epoch` belongs to: it may have been killed after it had raised the group to it.
+    fn counting(&self, epoch: u32) -> Rewinds {
+        let counts = |record: &&Record| record.phase == Phase::Done || record.epoch == epoch;
         let rewinds = self.records.iter().filter(counts).map(|record| Rewind {
             epoch: record.epoch,
             points: record.points.clone(),
@@ -221,6 +229,15 @@ mod tests {
     }
 
     #[test]
+    fn before_a_migration_a_rewind_is_given_up_unless_it_is_too_late_for_that() {
+        let ways = |phase: Phase| phase.ways_on_before_migration("g");
+        for phase in [Phase::Planned, Phase::Copying, Phase::Reading] {
+            assert!(ways(phase).starts_with("give it up with `activity rewind g --abort`"));
+        }
+        assert_eq!(ways(Phase::Exchanging), Phase::Exchanging.ways_on("g"));
+    }
+
+    #[test]
     fn a_rewind_writes_only_while_it_reads_and_in_its_own_epoch() {
         let standing = Standing::new(
             1,
@@ -237,6 +254,16 @@ mod tests {
         let standing = Standing::new(2, vec![record(2, Phase::Done), record(3, Phase::Aborted)]);
         assert_eq!(standing.next_epoch(), 4);
         assert_eq!(Standing::new(1, Vec::new()).next_epoch(), 2);
+    }
+
+    #[test]
+    fn a_rewind_that_was_killed_after_it_had_raised_the_epoch_counts() {
+        let counts = |epoch: u32| {
+            let standing = Standing::new(epoch, vec![record(2, Phase::Exchanging)]);
+            standing.finished().count(2, "t", 0, 0)
+        };
+        assert!(counts(2));
+        assert!(!counts(1));
     }
 
     #[test]

@@ -64,9 +64,9 @@ pub enum RewindError {
     /// What is remembered is no place.
     #[error(transparent)]
     NotAPlace(#[from] NotAPlace),
-    /// The log ends before what the group has read.
+    /// The log is not the one that the group has read.
     #[error(
-        "topic {topic} was made anew: its log ends before what the group has read, and its rows cannot be made again"
+        "topic {topic} was made anew: its log is not the one that the group has read, and the rows of that one cannot be made again"
     )]
     TopicMadeAnew {
         /// Its full name.
@@ -81,6 +81,14 @@ pub enum RewindError {
         database: String,
         /// Its engine.
         engine: String,
+    },
+    /// Somebody has dropped the new tables or made them anew.
+    #[error(
+        "the new tables beside those of {group} are not the ones that this rewind has filled: give it up with `activity rewind {group} --abort`, then rewind again"
+    )]
+    OtherTables {
+        /// The group.
+        group: String,
     },
     /// Somebody else works on it.
     #[error("another `activity rewind {group}` is at work")]

@@ -1,13 +1,13 @@
 //! `activity rewind`: a group reads again, after a bug. Its tables are built beside the live ones, in a new epoch, and exchanged with them when they are whole,
 //! so that whoever reads them never sees doubles or holes.
 //!
-//! A row in the table `rewinds` says how far it has come. Each phase may be repeated, so that a rewind that was killed is resumed where it was, and until its last
-//! phase it can be given up, because nothing of the group's own is touched before: it reads as a Kafka group of its own, in an epoch of its own, into tables of
-//! its own. As long as it is unfinished the group's processes wait (see `activity_runtime::standing`).
+//! A row in the table `rewinds` says how far it has come. Each phase may be repeated, so that a rewind that was killed is resumed where it was, and until the
+//! first of its tables is exchanged it can be given up, because nothing of the group's own is touched before: it reads as a Kafka group of its own, in an epoch
+//! of its own, into tables of its own. As long as it is unfinished the group's processes wait (see `activity_runtime::standing`).
 //!
 //! ```text
 //! planned ─► copying ─► reading ─► exchanging ─► done
-//!    └──────────┴──────────┴─► aborted
+//!    └──────────┴──────────┴───────────┴─► aborted
 //! ```
 
 mod error;
@@ -206,11 +206,13 @@ impl<'a> Rewinder<'a> {
     /// Gives an unfinished rewind up: everything is as it was before.
     ///
     /// # Errors
-    /// [`RewindError::TooLate`] if the new tables are taking their place.
+    /// [`RewindError::TooLate`] if one of the new tables has taken its place.
     pub async fn abort(&self) -> Result<Rewound, RewindError> {
         let _lease = self.lease().await?;
         let mut record = self.unfinished().await?;
-        if record.phase == Phase::Exchanging {
+        if record.phase == Phase::Exchanging
+            && tables::is_begun(&self.database, self.group, &record).await?
+        {
             let group = self.group.name.to_owned();
             return Err(RewindError::TooLate { group });
         }
@@ -262,6 +264,7 @@ impl<'a> Rewinder<'a> {
     }
 
     async fn read(&self, record: &mut Record) -> Result<(), RewindError> {
+        tables::check(&self.database, self.group, record).await?;
         self.step(format!("reading again, in epoch {}", record.epoch));
         let (kafka, group, at) = (self.targets.kafka.clone(), self.group, record.clone());
         blocking(move || offsets::begin_reading(&kafka, group, &at)).await?;
@@ -276,6 +279,8 @@ impl<'a> Rewinder<'a> {
             .read(self.settings.clone(), self.metrics.clone(), &self.stop)
             .await?;
         fault::reach(Point::RewindRead);
+        // Once more, as long as it can be given up: what was read went into tables of these names, whoever has made them.
+        tables::check(&self.database, self.group, record).await?;
         self.write(record, Phase::Exchanging).await
     }
 

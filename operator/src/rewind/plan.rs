@@ -10,6 +10,7 @@ use activity_runtime::claim::Range;
 use activity_runtime::resubmit::{Feed, feeds};
 use activity_runtime::rewinds::Points;
 use activity_runtime::standing::Standing;
+use activity_runtime::start::of_another_topic;
 use activity_runtime::store::PartitionOf;
 use activity_schemas::Content;
 use serde::{Deserialize, Serialize};
@@ -85,23 +86,18 @@ pub async fn plan(
     let standing = Standing::of(database, group.name).await?;
     let epoch = standing.epoch();
     // First: the group may still run, and what it has settled by now lies below the ends of the logs that are asked for next.
-    let ledger_ends = ledger_ends(database, group, epoch).await?;
+    let ends = ledger_ends(database, group, epoch).await?;
     let (kafka, wanted) = (targets.kafka.clone(), to.clone());
-    let asked = tokio::task::spawn_blocking(move || ask_kafka(&kafka, group, &wanted)).await;
+    let asked = tokio::task::spawn_blocking(move || ask_kafka(&kafka, group, &wanted, &ends)).await;
     let Asked { logs, running } = asked.map_err(Error::from)??;
     let mut partitions = Vec::new();
     let mut rewinds = false;
-    for (mut facts, asked) in logs {
-        let key = (facts.topic.clone(), facts.partition);
-        facts.ledger_end = ledger_ends.get(&key).copied();
+    for (facts, asked) in logs {
         let of = PartitionOf {
             group: group.name,
             topic: &facts.topic,
             partition: facts.partition,
         };
-        if facts.ledger_end.is_some_and(|end| end > facts.log.next) {
-            return Err(RewindError::TopicMadeAnew { topic: facts.topic });
-        }
         // Internal topics come behind those that they are derived from: once a source is read again, all that comes after it is made anew.
         let asked = if facts.internal {
             rewinds.then_some(0)
@@ -139,27 +135,48 @@ pub async fn plan(
     Ok(plan)
 }
 
+/// Where the ledger of a partition ends.
+#[derive(Deserialize)]
+struct LedgerEnd {
+    topic: String,
+    partition: i32,
+    /// Offset after its last.
+    end: i64,
+    /// When the last message that it has was appended, milliseconds since 1970-01-01 UTC; 0: it has none.
+    appended_last_ms: i64,
+}
+
+type LedgerEnds = HashMap<(String, i32), LedgerEnd>;
+
 /// Where the ledger of each partition ends, by full name of the topic and partition.
-async fn ledger_ends(
-    database: &Database,
-    group: &Group,
-    epoch: u32,
-) -> Result<HashMap<(String, i32), i64>, Error> {
-    #[derive(Deserialize)]
-    struct Found {
-        topic: String,
-        partition: i32,
-        end: i64,
-    }
+async fn ledger_ends(database: &Database, group: &Group, epoch: u32) -> Result<LedgerEnds, Error> {
     let sql = format!(
-        "SELECT topic, partition, max(end_offset) AS end FROM {{database}}.ledger WHERE consumer_group = {} AND epoch = {epoch} GROUP BY topic, partition",
+        "SELECT topic, partition, max(end_offset) AS end, toUnixTimestamp64Milli(max(appended_last)) AS appended_last_ms \
+         FROM {{database}}.ledger WHERE consumer_group = {} AND epoch = {epoch} GROUP BY topic, partition",
         quoted(group.name)
     );
-    let found: Vec<Found> = database.rows(&sql).await?;
+    let found: Vec<LedgerEnd> = database.rows(&sql).await?;
     Ok(found
         .into_iter()
-        .map(|found| ((found.topic, found.partition), found.end))
+        .map(|found| ((found.topic.clone(), found.partition), found))
         .collect())
+}
+
+/// Whether a log is of another topic than the ledger: it ends too early, or what was appended after all that the ledger has stands below the ledger's end.
+fn is_made_anew(
+    inspector: &Inspector,
+    ledger: &LedgerEnd,
+    log: Watermarks,
+) -> Result<bool, RewindError> {
+    if ledger.end > log.next || ledger.appended_last_ms <= 0 {
+        return Ok(ledger.end > log.next);
+    }
+    let partition = (ledger.topic.clone(), ledger.partition);
+    let after = inspector.offsets_at(
+        std::slice::from_ref(&partition),
+        ledger.appended_last_ms + 1,
+    )?;
+    Ok(of_another_topic(ledger.end, after.get(&partition).copied()).is_some())
 }
 
 /// What a group with state reads only to have it again.
@@ -232,6 +249,7 @@ fn ask_kafka(
     settings: &KafkaSettings,
     group: &'static Group,
     to: &To,
+    ledger_ends: &LedgerEnds,
 ) -> Result<Asked, RewindError> {
     let group_id = live_group_id(settings, group.name);
     let inspector = Inspector::new(settings, &group_id)?;
@@ -262,8 +280,15 @@ fn ask_kafka(
     for (index, log) in logs.iter().enumerate() {
         let firsts = firsts(&client, log, &logs[index + 1..])?;
         let wanted = wanted(&client, log, to, &mut offsets)?;
-        for (place, (topic, partition)) in log.partitions.iter().enumerate() {
-            let next = log.marks[place].next;
+        for (place, key) in log.partitions.iter().enumerate() {
+            let (topic, partition) = key;
+            let (next, ledger) = (log.marks[place].next, ledger_ends.get(key));
+            if let Some(ledger) = ledger
+                && is_made_anew(&inspector, ledger, log.marks[place])?
+            {
+                let topic = topic.clone();
+                return Err(RewindError::TopicMadeAnew { topic });
+            }
             let facts = Facts {
                 topic: topic.clone(),
                 partition: *partition,
@@ -272,7 +297,7 @@ fn ask_kafka(
                     first: firsts[place].min(next),
                     next,
                 },
-                ledger_end: None,
+                ledger_end: ledger.map(|ledger| ledger.end),
             };
             asked.push((facts, wanted[place]));
         }

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::plan::stage;
 use super::{Progress, RewindError, rewind_group_id, tables};
 use crate::Error;
+use crate::messages::Messages;
 
 /// How often the ledger is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -135,7 +136,7 @@ fn position(settled: &HashMap<Partition, i64>, points: &Points, partition: &Part
     settled.get(partition).copied().unwrap_or(0).max(point)
 }
 
-/// Where the log of each partition of a topic ends now.
+/// Where the messages of each partition of a topic end now: nothing is ever settled behind the last one, though markers of transactions may stand there.
 async fn log_ends(
     targets: &Targets,
     group: &'static Group,
@@ -147,9 +148,13 @@ async fn log_ends(
         (0..inspector.partitions(&topic)?)
             .map(|partition| {
                 let log = inspector.watermarks(&topic, partition)?;
+                let end = if log.first == log.next {
+                    None
+                } else {
+                    Messages::of(&settings, &topic, partition)?.end(log)?
+                };
                 // Nothing can be settled of a log that has nothing.
-                let end = if log.first == log.next { 0 } else { log.next };
-                Ok(((topic.clone(), partition), end))
+                Ok(((topic.clone(), partition), end.unwrap_or(0)))
             })
             .collect()
     };

@@ -9,6 +9,8 @@ use activity_runtime::rewinds::Points;
 use activity_runtime::standing::Record;
 use serde::Deserialize;
 
+use super::RewindError;
+
 /// Stands behind the name of a table for the one beside it.
 pub const SUFFIX: &str = "__rewind";
 /// One copy at a time, in blocks that bound its memory. Blocks are never dropped for looking like earlier ones.
@@ -248,28 +250,55 @@ pub async fn identities(
     Ok(group.tables.iter().filter_map(identity).collect())
 }
 
-/// Puts the new tables in the place of the live ones; those that are there already stay.
+/// Tables whose place is still to be taken, by UUIDs as they are `found`; None: one of the new tables is neither in its place nor beside it.
+fn waiting<'a>(found: &BTreeMap<String, String>, record: &'a Record) -> Option<Vec<&'a str>> {
+    let is = |name: &str, id: &String| found.get(name) == Some(id);
+    let waits = record.tables.iter().filter(|(name, id)| !is(name, id));
+    waits
+        .map(|(name, id)| is(&beside(name), id).then_some(name.as_str()))
+        .collect()
+}
+
+async fn ask_waiting<'a>(
+    database: &Database,
+    group: &Group,
+    record: &'a Record,
+) -> Result<Vec<&'a str>, RewindError> {
+    let found = uuids(database, group).await?;
+    waiting(&found, record).ok_or_else(|| RewindError::OtherTables {
+        group: group.name.to_owned(),
+    })
+}
+
+/// Looks whether the new tables are still the ones that this rewind has filled: whoever slept while another went on with it may have made them anew.
 ///
 /// # Errors
-/// If ClickHouse does not answer; whether the last exchange took place is then told by the UUIDs.
-pub async fn exchange(database: &Database, group: &Group, record: &Record) -> Result<(), Error> {
-    for table in group.tables {
-        let found = uuids(database, group).await?;
-        let new = record.tables.get(table.name);
-        if new.is_some() && found.get(table.name) == new {
-            continue;
-        }
-        if new.is_none() || found.get(&beside(table.name)) != new {
-            return Err(Error::Answer(format!(
-                "table {} beside {} is not the one that this rewind has filled",
-                beside(table.name),
-                table.name
-            )));
-        }
+/// [`RewindError::OtherTables`] if they are not.
+pub async fn check(database: &Database, group: &Group, record: &Record) -> Result<(), RewindError> {
+    ask_waiting(database, group, record).await.map(drop)
+}
+
+/// Whether one of the new tables has its place already, so that the way back is closed. Nobody knows it of a group without tables.
+pub async fn is_begun(database: &Database, group: &Group, record: &Record) -> Result<bool, Error> {
+    let found = uuids(database, group).await?;
+    let is_in_place = |(name, id): (&String, &String)| found.get(name) == Some(id);
+    Ok(record.tables.is_empty() || record.tables.iter().any(is_in_place))
+}
+
+/// Puts the new tables in the place of the live ones; those that are there already stay. All are looked at before each exchange: until the first, the rewind can
+/// still be given up.
+///
+/// # Errors
+/// If ClickHouse does not answer, where the UUIDs tell whether the last exchange took place; or as [`check`].
+pub async fn exchange(
+    database: &Database,
+    group: &Group,
+    record: &Record,
+) -> Result<(), RewindError> {
+    while let Some(table) = ask_waiting(database, group, record).await?.first() {
         let sql = format!(
-            "EXCHANGE TABLES {{database}}.{} AND {{database}}.{}",
-            table.name,
-            beside(table.name)
+            "EXCHANGE TABLES {{database}}.{table} AND {{database}}.{}",
+            beside(table)
         );
         database.execute(&sql).await?;
         fault::reach(Point::BetweenExchanges);
@@ -296,11 +325,46 @@ pub async fn keep_old(database: &Database, group: &Group, record: &Record) -> Re
 
 #[cfg(test)]
 mod tests {
+    use activity_runtime::standing::Phase;
+
     use super::*;
 
     #[test]
     fn without_points_nothing_lies_above_them() {
         assert_eq!(above(&Points::default(), "t", "p", "o"), "0");
+    }
+
+    #[test]
+    fn a_table_waits_until_it_has_its_place_and_a_stranger_ends_the_waiting() {
+        let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let owned = |(name, id): &(&str, &str)| ((*name).to_owned(), (*id).to_owned());
+            pairs.iter().map(owned).collect()
+        };
+        let record = Record {
+            consumer_group: "g".into(),
+            epoch: 2,
+            version: 1,
+            from_epoch: 1,
+            phase: Phase::Exchanging,
+            asked: "beginning".into(),
+            points: Points::default(),
+            tables: map(&[("a", "new a"), ("b", "new b")]),
+            keep_old: false,
+        };
+        let waits =
+            |found: &[(&str, &str)]| waiting(&map(found), &record).map(|names| names.join(" "));
+        let old = [("a", "old a"), ("b", "old b")];
+        let beside = [("a__rewind", "new a"), ("b__rewind", "new b")];
+        assert_eq!(waits(&[old, beside].concat()).as_deref(), Some("a b"));
+        let half = [("a", "new a"), ("b", "old b"), beside[1]];
+        assert_eq!(waits(&half).as_deref(), Some("b"));
+        assert_eq!(
+            waits(&[("a", "new a"), ("b", "new b")]).as_deref(),
+            Some("")
+        );
+        let stranger = [old[0], old[1], beside[0], ("b__rewind", "other")];
+        assert_eq!(waits(&stranger), None);
+        assert_eq!(waits(&old), None);
     }
 
     #[test]

@@ -105,8 +105,13 @@ impl PartitionLetters<'_> {
         below(end) - below(start).min(below(end))
     }
 
-    /// Compares a range's rejects with its letters.
-    pub fn judge(&self, range: &LedgerRange, epoch: u32, findings: &mut Findings) -> Letters {
+    /// Compares a range's rejects with its letters. `ends_at_point`: a rewind has read again from the range's end on.
+    pub fn judge(
+        &self,
+        range: &LedgerRange,
+        ends_at_point: bool,
+        findings: &mut Findings,
+    ) -> Letters {
         let there = self.count(range.start, range.end);
         let subject =
             |kind, note: &'static str| Subject::new(kind, What::DeadLetters, &self.of.topic, note);
@@ -123,8 +128,9 @@ impl PartitionLetters<'_> {
             );
         }
         let surplus = there.saturating_sub(range.rejects);
-        // Of a range that a rewind has cut, and of messages that the log has lost, nobody knows how many were rejected.
-        if epoch > 1 || range.lost > 0 {
+        // Of a range that a rewind has cut, which counts none, and of messages that the log has lost nobody knows how many were rejected.
+        let may_be_cut = ends_at_point && range.rejects == 0;
+        if may_be_cut || range.lost > 0 {
             letters.there -= surplus;
         } else if surplus > 0 {
             let offsets = self.within(range.start, range.end);
@@ -168,17 +174,15 @@ mod tests {
         }
     }
 
-    fn judged(letters: &DeadLetters, rejects: u64, epoch: u32) -> (Letters, Findings) {
+    fn judged(letters: &DeadLetters, range: &LedgerRange) -> (Letters, Findings) {
         let mut findings = Findings::new("t", 0);
-        let counted = letters
-            .of("t", 0)
-            .judge(&range(rejects), epoch, &mut findings);
+        let counted = letters.of("t", 0).judge(range, false, &mut findings);
         (counted, findings)
     }
 
     #[test]
     fn a_letter_of_another_range_does_not_stand_in_for_one_that_is_missing() {
-        let (counted, findings) = judged(&letters(&[9, 12, 20], Horizon::WHOLE), 2, 1);
+        let (counted, findings) = judged(&letters(&[9, 12, 20], Horizon::WHOLE), &range(2));
         assert_eq!((counted.there, findings.missing), (1, 1));
         assert_eq!(
             findings.into_list()[0].words,
@@ -188,21 +192,36 @@ mod tests {
 
     #[test]
     fn what_retention_has_deleted_is_expired_and_not_missing() {
-        let (counted, findings) = judged(&letters(&[], Horizon::since(2_000_000)), 2, 1);
+        let (counted, findings) = judged(&letters(&[], Horizon::since(2_000_000)), &range(2));
         assert_eq!((counted.expired, findings.missing), (2, 0));
-        let (counted, findings) = judged(&letters(&[], Horizon::since(500_000)), 2, 1);
+        let (counted, findings) = judged(&letters(&[], Horizon::since(500_000)), &range(2));
         assert_eq!((counted.expired, findings.missing), (0, 2));
     }
 
     #[test]
-    fn a_letter_of_a_message_that_was_taken_is_unexpected_until_a_rewind() {
-        let both = letters(&[12, 15], Horizon::WHOLE);
-        let (_, findings) = judged(&both, 1, 1);
-        assert_eq!(findings.unexpected, 1);
+    fn a_letter_of_a_message_that_was_taken_is_unexpected() {
+        let (counted, findings) = judged(&letters(&[12, 15], Horizon::WHOLE), &range(1));
+        assert_eq!((counted.there, findings.unexpected), (2, 1));
         let finding = &findings.into_list()[0];
         assert_eq!((finding.start, finding.end), (12, 16));
-        let (counted, findings) = judged(&both, 1, 2);
-        assert_eq!((counted.there, findings.unexpected), (1, 0));
+    }
+
+    #[test]
+    fn what_is_left_of_a_range_that_was_cut_or_lost_may_have_more_letters_than_rejects() {
+        let both = letters(&[12, 15], Horizon::WHOLE);
+        let unexpected = |range: &LedgerRange, ends_at_point| {
+            let mut findings = Findings::new("t", 0);
+            let counted = both.of("t", 0).judge(range, ends_at_point, &mut findings);
+            (counted.there, findings.unexpected)
+        };
+        assert_eq!(unexpected(&range(0), true), (0, 0));
+        let lost = LedgerRange {
+            lost: 3,
+            ..range(1)
+        };
+        assert_eq!(unexpected(&lost, false), (1, 0));
+        // It counts its rejects, so that it is whole.
+        assert_eq!(unexpected(&range(1), true), (2, 1));
     }
 
     proptest! {

@@ -7,6 +7,7 @@ use activity_platform::clickhouse::{self, Database, quoted};
 use serde::Deserialize;
 
 use super::findings::{Findings, Kind, Subject, What};
+use super::holes::Excused;
 use super::scope::Span;
 use crate::lag::PartitionLag;
 
@@ -38,6 +39,11 @@ impl LedgerRange {
     /// How many offsets it spans.
     pub fn offsets(&self) -> u64 {
         (self.end - self.start).max(0) as u64
+    }
+
+    /// Offsets that are neither messages read nor messages lost.
+    pub fn untold(&self) -> u64 {
+        self.offsets().saturating_sub(self.events + self.lost)
     }
 
     /// Rows that counting it may touch, at least.
@@ -185,7 +191,7 @@ impl Tiling {
     }
 
     /// The next range in the order of start offsets.
-    pub fn take(&mut self, range: &LedgerRange, findings: &mut Findings) {
+    pub fn take(&mut self, range: &LedgerRange, excused: Excused, findings: &mut Findings) {
         self.uncovered_up_to(range.start, findings);
         if let Some(covered) = self.covered {
             let end = covered.min(range.end);
@@ -198,19 +204,19 @@ impl Tiling {
             );
         }
         self.covered = Some(self.covered.unwrap_or(range.end).max(range.end));
-        // Topics of ours are neither compacted nor written in transactions: each offset is a message.
-        let (offsets, told) = (range.offsets(), range.events + range.lost);
         findings.add(
             ledger(Kind::Missing, "offsets without a message"),
             range.start,
             range.end,
-            offsets.saturating_sub(told),
+            range
+                .untold()
+                .saturating_sub(excused.empty + excused.expired),
         );
         findings.add(
             ledger(Kind::Unexpected, "messages more than offsets"),
             range.start,
             range.end,
-            told.saturating_sub(offsets),
+            (range.events + range.lost).saturating_sub(range.offsets()),
         );
     }
 
@@ -253,7 +259,7 @@ mod tests {
         let mut findings = Findings::new("t", 0);
         let mut tiling = Tiling::new(Span::whole(0, 100));
         for range in ranges {
-            tiling.take(range, &mut findings);
+            tiling.take(range, Excused::default(), &mut findings);
         }
         tiling.finish(&mut findings);
         findings
@@ -315,7 +321,7 @@ mod tests {
         let mut findings = Findings::new("t", 0);
         let mut tiling = Tiling::new(Span::whole(90, 100));
         for range in [range(0, 40), range(45, 100)] {
-            tiling.take(&range, &mut findings);
+            tiling.take(&range, Excused::default(), &mut findings);
         }
         tiling.finish(&mut findings);
         assert_eq!(places(findings), [(Kind::Missing, 40, 45, 5)]);
@@ -350,6 +356,21 @@ mod tests {
     }
 
     #[test]
+    fn offsets_in_which_no_message_is_missed_are_not_missing() {
+        let marked = LedgerRange {
+            events: 90,
+            ..range(0, 100)
+        };
+        let missing = |empty, expired| {
+            let mut findings = Findings::new("t", 0);
+            let excused = Excused { empty, expired };
+            Tiling::new(Span::whole(0, 100)).take(&marked, excused, &mut findings);
+            findings.missing
+        };
+        assert_eq!((missing(10, 0), missing(0, 10), missing(7, 0)), (0, 0, 3));
+    }
+
+    #[test]
     fn more_messages_than_offsets_are_unexpected() {
         let more = LedgerRange {
             events: 103,
@@ -366,7 +387,7 @@ mod tests {
             let mut findings = Findings::new("t", 0);
             let mut tiling = Tiling::new(Span::whole(first, committed));
             for range in &ranges {
-                tiling.take(range, &mut findings);
+                tiling.take(range, Excused::default(), &mut findings);
             }
             tiling.finish(&mut findings);
             let cover = |offset: i64| ranges.iter().filter(|range| (range.start..range.end).contains(&offset)).count() as u64;

@@ -1,7 +1,7 @@
 //! `activity verify`: compares Kafka, ledger and tables, for each group, topic, partition and table, while traffic flows: only what lies below the committed
 //! offset counts.
 //!
-//! - The ledger's ranges tile [first, committed) without gap or overlap, and hold as many messages as offsets ([`ledger`]).
+//! - The ledger's ranges tile [first, committed) without gap or overlap, and hold as many messages as offsets ([`ledger`]), but for those that hold none ([`holes`]).
 //! - Each table holds each (`_topic`, `_partition`, `_offset`, `_n`) once, and of each range as many rows as the ledger counted; none of another epoch, none
 //!   outside of the ranges ([`tables`], [`segments`]).
 //! - Each reject is in the dead-letter topic ([`dead_letters`]), each derived message in the internal topic ([`derived`]).
@@ -12,6 +12,7 @@
 mod dead_letters;
 mod derived;
 mod findings;
+mod holes;
 mod ledger;
 mod log;
 mod progress;
@@ -36,6 +37,7 @@ use crate::lag::{self, PartitionLag};
 use dead_letters::{DeadLetters, Letters, PartitionLetters};
 use findings::{FINDINGS_MAX, Findings};
 pub use findings::{Finding, Kind, Subject, What};
+use holes::Holes;
 use ledger::{Pager, Tiling};
 use progress::Meter;
 pub use progress::Progress;
@@ -69,7 +71,8 @@ pub struct GroupReport {
     pub unexpected: u64,
     /// Messages that the log no longer had when the group came to read them.
     pub lost: u64,
-    /// Dead letters and derived messages that retention has deleted, so that they cannot be compared.
+    /// Dead letters and derived messages that retention has deleted, so that they cannot be compared; also offsets for which the ledger counts no message, where
+    /// the log that could tell whether there was one is gone.
     pub expired: u64,
     /// Messages above the committed offsets.
     pub lag: i64,
@@ -148,6 +151,7 @@ struct Known {
 struct PartitionReport {
     events: u64,
     lost: u64,
+    expired: u64,
     letters: Letters,
     rows: Vec<(&'static str, u64)>,
     findings: Findings,
@@ -212,7 +216,7 @@ impl Run<'_> {
             report.events += partition.events;
             report.lost += partition.lost;
             report.dead_letters += partition.letters.there;
-            report.expired += partition.letters.expired;
+            report.expired += partition.expired + partition.letters.expired;
             for (table, rows) in partition.rows {
                 *report.rows.entry(table.to_owned()).or_default() += rows;
             }
@@ -290,11 +294,13 @@ impl Run<'_> {
         let mut report = PartitionReport {
             events: 0,
             lost: 0,
+            expired: 0,
             letters: Letters::default(),
             rows: Vec::new(),
             findings: Findings::new(&of.topic, of.partition),
         };
         let mut tiling = Tiling::new(span);
+        let mut holes = Holes::new(&self.targets.kafka, of);
         let mut pager = Pager::new(&self.database, of, epoch, span);
         while let Some(window) = pager.next().await? {
             self.meter
@@ -302,8 +308,11 @@ impl Run<'_> {
             for range in &window.ranges {
                 report.events += range.events;
                 report.lost += range.lost;
-                tiling.take(range, &mut report.findings);
-                report.letters += letters.judge(range, epoch, &mut report.findings);
+                let excused = holes.excused(range).await?;
+                report.expired += excused.expired;
+                tiling.take(range, excused, &mut report.findings);
+                let ends_at_point = known.rewinds.has_point(&of.topic, of.partition, range.end);
+                report.letters += letters.judge(range, ends_at_point, &mut report.findings);
             }
             for table in &mut tables {
                 let rejected = |start, end| letters.within(start, end);
