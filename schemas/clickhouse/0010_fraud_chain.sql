@@ -33,8 +33,17 @@ SETTINGS non_replicated_deduplication_window = 100000
 COMMENT 'Episodes of suspicion as they came about; fraud_episodes has one line for each';
 
 -- The parts of one episode (a user has clicks in several partitions of the last stage) follow each other within the gap of half an hour.
-CREATE VIEW IF NOT EXISTS {database}.fraud_episodes
-COMMENT 'One line for each episode of suspicion: an actor, from when until when, and why'
+CREATE OR REPLACE VIEW {database}.fraud_episodes
+(
+    kind LowCardinality(String) COMMENT 'What is under suspicion: user, address or device',
+    actor String COMMENT 'Its id',
+    opened_at DateTime64(3, 'UTC') COMMENT 'When the click was received that suspicion begins with',
+    seen_at DateTime64(3, 'UTC') COMMENT 'When the latest click of the episode was received',
+    closed Bool COMMENT 'Nothing more came for half an hour',
+    clicks UInt64 COMMENT 'Clicks of the actor in the episode',
+    peak_score Float32 COMMENT 'Highest standing of the actor in the episode',
+    reasons Array(String) COMMENT 'Reasons of the latest of its rows in fraud_alerts'
+)
 AS SELECT
     kind,
     actor,
@@ -60,7 +69,8 @@ FROM
         )
     )
 )
-GROUP BY kind, actor, episode;
+GROUP BY kind, actor, episode
+COMMENT 'One line for each episode of suspicion: an actor, from when until when, and why';
 
 CREATE TABLE IF NOT EXISTS {database}.models
 (
