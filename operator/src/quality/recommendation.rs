@@ -157,14 +157,14 @@ fn range_sql(scope: &Scope) -> String {
 fn cohorts_sql(epoch: u32, scope: &Scope) -> String {
     let judged = judged_sql(epoch, scope);
     format!(
-        "SELECT cohort.2 AS cohort, count() AS events, avg(hit) AS recall_at_20, avg(popularity_hit) AS popularity_recall_at_20, \
+        "SELECT numbered.2 AS cohort, count() AS events, avg(hit) AS recall_at_20, avg(popularity_hit) AS popularity_recall_at_20, \
          avg(reciprocal) AS mrr, avg(popularity_reciprocal) AS popularity_mrr \
          FROM ({judged}) ARRAY JOIN [(0, 'all'), \
          multiIf(isNull(user_completions), (19, 'users:not noted'), user_completions = 0, (10, 'users:0'), user_completions < 5, (11, 'users:1-4'), \
          user_completions < 20, (12, 'users:5-19'), (13, 'users:20+')), \
          multiIf(isNull(title_seen_at), (29, 'titles:not noted'), received_at < title_seen_at + INTERVAL 1 DAY, (20, 'titles:first day'), \
          received_at < title_seen_at + INTERVAL 7 DAY, (21, 'titles:first week'), received_at < title_seen_at + INTERVAL 30 DAY, (22, 'titles:first month'), \
-         (23, 'titles:older'))] AS cohort GROUP BY cohort ORDER BY cohort"
+         (23, 'titles:older'))] AS numbered GROUP BY numbered ORDER BY numbered"
     )
 }
 
