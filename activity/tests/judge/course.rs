@@ -8,6 +8,7 @@ use activity_operator::quality::fraud::FraudQuality;
 use activity_operator::quality::{self, recommendation::Scores};
 use activity_operator::verify::Scope;
 use activity_producer::SimulateArgs;
+use activity_producer::args::StartAt;
 use activity_producer::traffic::scenario::Scenario;
 use serde::Deserialize;
 
@@ -156,8 +157,10 @@ pub struct Attacks {
 pub async fn attacks(world: &World) -> Attacks {
     let _process = world.consume(&["fraud", "truth"], &[]);
     let scenario = Scenario::named("bot-attack").unwrap();
-    let traffic = |seed| {
+    let traffic = |seed, start_at: &str| {
+        let start_at: StartAt = start_at.parse().unwrap();
         world.simulate(SimulateArgs {
+            start_at: Some(start_at),
             events: Some(ATTACK_EVENTS),
             rate: Some(6_000.0),
             seed: Some(seed),
@@ -165,7 +168,7 @@ pub async fn attacks(world: &World) -> Attacks {
             ..SimulateArgs::default()
         })
     };
-    traffic(3).await;
+    traffic(3, "2026-01-05T12:00:00Z").await;
     world.caught_up(&["fraud", "truth"]).await;
     let all = Scope::default();
     let label_free = quality::fraud::fraud(&world.targets, all).await.unwrap();
@@ -179,7 +182,7 @@ pub async fn attacks(world: &World) -> Attacks {
     let effective_at: jiff::Timestamp = fitted.effective_at.unwrap().parse().unwrap();
     let left = effective_at.duration_since(jiff::Timestamp::now());
     tokio::time::sleep(Duration::try_from(left).unwrap_or_default()).await;
-    traffic(4).await;
+    traffic(4, "2026-01-12T12:00:00Z").await;
     world.caught_up(&["fraud", "truth"]).await;
     let since = Scope {
         since_ms: Some(effective_at.as_millisecond()),

@@ -2,6 +2,7 @@
 
 use activity_operator::setup;
 use activity_platform::kafka;
+use activity_producer::SimulateArgs;
 use activity_producer::publish::{Publisher, Run};
 use activity_producer::source::{EventSource, Outgoing, SourceError};
 use activity_runtime::cycle::now_ms;
@@ -209,7 +210,14 @@ async fn publish(world: &World, events: Vec<Made>) {
 /// A world through which the test's own traffic, and some of the model's, has gone; and how many events were sent twice.
 async fn filled(world: &World) -> u64 {
     let (events, twice) = made(7);
-    world.simulate_events(4_000, 7).await;
+    world
+        .simulate(SimulateArgs {
+            events: Some(4_000),
+            seed: Some(7),
+            duplicate_share: Some(0.0),
+            ..SimulateArgs::default()
+        })
+        .await;
     publish(world, events).await;
     let _consumer = world.consume(&[GROUP], &["--batch-rows-max", "700"]);
     world.caught_up(&[GROUP]).await;
