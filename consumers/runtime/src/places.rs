@@ -30,13 +30,8 @@ impl Driver {
             match change {
                 Change::Joined => self.joined = true,
                 Change::Revoked(partition) => {
-                    if let Some(mut lane) = self
-                        .by_partition
-                        .remove(&partition)
-                        .and_then(|assignment| self.lanes.remove(&assignment))
-                    {
-                        lane.cancel.cancel();
-                        tell_counts(&self.sink.metrics, self.group.name, &mut lane);
+                    if let Some(assignment) = self.by_partition.remove(&partition) {
+                        self.drop_lane(assignment);
                     }
                     self.forget(&partition);
                 }
@@ -70,16 +65,29 @@ impl Driver {
             cancel,
         };
         if let Some(previous) = self.by_partition.insert(partition, assignment) {
-            let previous = self.lanes.remove(&previous);
-            if let Some(mut lane) = previous {
-                tell_counts(&self.sink.metrics, self.group.name, &mut lane);
-            }
+            self.drop_lane(previous);
         }
         self.lanes.insert(
             assignment,
             Lane::new(self.group, &self.settings, self.rewinds.clone(), at),
         );
         self.open_lane(assignment);
+    }
+
+    /// Gives up all lanes: what they hold belongs to others now.
+    pub(crate) fn drop_lanes(&mut self) {
+        for (partition, assignment) in std::mem::take(&mut self.by_partition) {
+            self.drop_lane(assignment);
+            self.forget(&partition);
+        }
+    }
+
+    /// A lane that is still being opened would keep the consumer, and with it the membership, alive; and what it has counted is told nowhere else.
+    fn drop_lane(&mut self, assignment: u64) {
+        if let Some(mut lane) = self.lanes.remove(&assignment) {
+            lane.cancel.cancel();
+            tell_counts(&self.sink.metrics, self.group.name, &mut lane);
+        }
     }
 
     /// Asks, beside the loop, where a lane stands.
