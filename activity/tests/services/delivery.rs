@@ -144,6 +144,8 @@ fn rows_whose_claim_somebody_deleted_before_the_ledger_knew_of_it_are_not_double
         });
         commit(&world, without_claim.collect::<Vec<_>>());
         goes_on_exactly(&world, 5_000).await;
+        let undated = "SELECT toInt64(count()) AS number FROM {database}.ledger WHERE claimed_at < '2000-01-01'";
+        assert_eq!(world.number(undated).await, 0);
     });
 }
 

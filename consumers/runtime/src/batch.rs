@@ -114,7 +114,7 @@ pub struct Sealed {
     pub appended_ms: (i64, i64),
     /// How it is brought into ClickHouse at its first attempt by this process.
     pub mode: Mode,
-    /// When the range was claimed first, milliseconds since 1970-01-01 UTC; unset: not yet.
+    /// When the range was claimed first, milliseconds since 1970-01-01 UTC, or [`CLAIMED_AT_UNKNOWN`](crate::claim::CLAIMED_AT_UNKNOWN); unset: not yet.
     pub first_claimed_at_ms: OnceLock<i64>,
     /// Derived messages and dead letters are acknowledged.
     pub delivered: AtomicBool,
