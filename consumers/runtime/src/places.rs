@@ -7,6 +7,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
+use crate::anew;
 use crate::driver::Driver;
 use crate::lane::{Assignment, Lane, Phase, Rebuilding};
 use crate::membership::{Change, Partition};
@@ -92,29 +93,52 @@ impl Driver {
 
     /// Asks, beside the loop, where a lane stands.
     pub(crate) fn open_lane(&mut self, assignment: u64) {
-        let Some(lane) = self.lanes.get_mut(&assignment) else {
+        if let Some(lane) = self.lanes.get_mut(&assignment) {
+            lane.phase = Phase::Opening;
+        }
+        let Some(lane) = self.lanes.get(&assignment) else {
             return;
         };
-        lane.phase = Phase::Opening;
-        let (name, partition, cancel) = (lane.name.clone(), lane.partition, lane.cancel.clone());
-        let opening = Opening {
-            assignment,
+        self.runtime.spawn(open(
+            self.opening(lane),
+            self.consumer.clone(),
+            self.sink.database.clone(),
+            lane.cancel.clone(),
+            self.opened.0.clone(),
+        ));
+    }
+
+    fn opening(&self, lane: &Lane) -> Opening {
+        Opening {
+            assignment: lane.assignment,
             group: self.group.name,
-            topic: name,
-            partition,
+            topic: lane.name.clone(),
+            partition: lane.partition,
             tables: self.sink.table_names(),
             rewinds: self.rewinds.clone(),
             role: self.role,
             over: self.over.clone(),
             fingerprint: self.fingerprint.clone().filter(|_| lane.keeps_state()),
-        };
-        self.runtime.spawn(open(
-            opening,
+        }
+    }
+
+    /// Looks, beside the loop, whether what is being read still is what was opened.
+    pub(crate) fn look_at_topics(&mut self) {
+        while self.looks.try_join_next().is_some() {}
+        if !self.looks.is_empty() {
+            return;
+        }
+        let running = self
+            .lanes
+            .values()
+            .filter(|lane| lane.phase == Phase::Running);
+        let look = anew::watch(
+            running.map(|lane| self.opening(lane)).collect(),
             self.consumer.clone(),
             self.sink.database.clone(),
-            cancel,
             self.opened.0.clone(),
-        ));
+        );
+        self.looks.spawn_on(look, &self.runtime);
     }
 
     /// Takes over what was found out about lanes.
@@ -122,6 +146,12 @@ impl Driver {
         while let Ok((assignment, end)) = self.opened.1.try_recv() {
             match end {
                 OpenState::Opened(opened) => self.place_lane(assignment, *opened),
+                OpenState::Stop(why) => {
+                    let lane = self.lanes.get(&assignment);
+                    if lane.is_some_and(|lane| lane.phase == Phase::Running) {
+                        self.stop_lane(assignment, why);
+                    }
+                }
                 OpenState::Waiting(why) => {
                     if let Some(lane) = self.lanes.get_mut(&assignment) {
                         lane.waiting_for = Some(why);
@@ -142,6 +172,18 @@ impl Driver {
             .for_each(|assignment| self.open_lane(assignment));
     }
 
+    /// Stops a lane that needs an operator. What it has not claimed, it does not claim any more.
+    fn stop_lane(&mut self, assignment: u64, why: String) {
+        let Some(lane) = self.lanes.get_mut(&assignment) else {
+            return;
+        };
+        tracing::error!(group = self.group.name, topic = %lane.name, partition = lane.partition, "{why}");
+        lane.waiting_for = Some(why);
+        lane.phase = Phase::Stopped {
+            until: Instant::now() + STOPPED_FOR,
+        };
+    }
+
     fn place_lane(&mut self, assignment: u64, mut opened: Opened) {
         let Some(lane) = self
             .lanes
@@ -156,13 +198,8 @@ impl Driver {
             lane.partition,
             Instant::now(),
         );
-        if let Start::Stop { why } = &opened.start {
-            tracing::error!(group, topic = %name, partition, "{why}");
-            lane.waiting_for = Some(why.clone());
-            lane.phase = Phase::Stopped {
-                until: now + STOPPED_FOR,
-            };
-            return;
+        if let Start::Stop { why } = opened.start {
+            return self.stop_lane(assignment, why);
         }
         let at = Assignment {
             feed: lane.feed,

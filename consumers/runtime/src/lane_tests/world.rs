@@ -269,7 +269,8 @@ impl World {
         *at += coming.len();
         let begins_anew = |entry| {
             let handled = hand(lane, entry, self.log_first, self.now);
-            matches!(handled, Handled::RangeLost | Handled::Panicked)
+            let anew = [Handled::Repeated, Handled::RangeLost, Handled::Panicked];
+            anew.contains(&handled)
         };
         let is_over = coming.iter().any(begins_anew);
         if !is_over {
