@@ -8,7 +8,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde::Deserialize;
 
 use crate::in_world;
-use crate::support::World;
+use crate::support::{World, signal};
 
 const GROUP: &str = "analytics";
 
@@ -144,6 +144,8 @@ fn rows_whose_claim_somebody_deleted_before_the_ledger_knew_of_it_are_not_double
         });
         commit(&world, without_claim.collect::<Vec<_>>());
         goes_on_exactly(&world, 5_000).await;
+        let undated = "SELECT toInt64(count()) AS number FROM {database}.ledger WHERE claimed_at < '2000-01-01'";
+        assert_eq!(world.number(undated).await, 0);
     });
 }
 
@@ -235,32 +237,82 @@ fn a_stateful_group_goes_on_from_its_snapshot_as_if_it_had_never_stopped() {
     });
 }
 
+/// Deletes the clicks and makes them anew.
+async fn make_anew(world: &World) {
+    let kafka = &world.targets.kafka;
+    let topic = format!("{}clicks", kafka.topic_prefix);
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", kafka.brokers().unwrap());
+    let admin: AdminClient<DefaultClientContext> = AdminClient::from_config(&config).unwrap();
+    let options = AdminOptions::new();
+    admin.delete_topics(&[&topic], &options).await.unwrap();
+    // The old topic is gone a moment after it was deleted.
+    let is_anew = || async {
+        let report = activity_operator::setup::run(&world.targets, 1).await;
+        report.is_ok_and(|report| report.topics_created.contains(&topic))
+    };
+    world.until(is_anew).await;
+}
+
+/// How often the group's processes have said that a topic was made anew. Their log outlives a run of the tests.
+fn said_anew(world: &World) -> usize {
+    let log = std::fs::read_to_string(world.log(&[GROUP])).unwrap_or_default();
+    log.matches("the topic was made anew").count()
+}
+
+/// Waits until they say so once more than they had.
+async fn says_anew(world: &World, said: usize) {
+    world.until(|| async { said_anew(world) > said }).await;
+}
+
 #[test]
 fn a_topic_that_was_made_anew_and_outgrew_the_old_one_is_not_read_from_the_old_ones_end() {
     in_world("outgrown", 1, |world| async move {
+        let said = said_anew(&world);
         fill(&world, 1_000, 29).await;
-        let kafka = &world.targets.kafka;
-        let topic = format!("{}clicks", kafka.topic_prefix);
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", kafka.brokers().unwrap());
-        let admin: AdminClient<DefaultClientContext> = AdminClient::from_config(&config).unwrap();
-        let options = AdminOptions::new();
-        admin.delete_topics(&[&topic], &options).await.unwrap();
-        // The old topic is gone a moment after it was deleted.
-        let is_anew = || async {
-            let report = activity_operator::setup::run(&world.targets, 1).await;
-            report.is_ok_and(|report| report.topics_created.contains(&topic))
-        };
-        world.until(is_anew).await;
+        make_anew(&world).await;
         world.simulate_events(5_000, 30).await;
-        let consumer = world.consume(&[GROUP], &[]);
-        let says_so = || async { consumer.log().contains("the topic was made anew") };
-        world.until(says_so).await;
+        let _consumer = world.consume(&[GROUP], &[]);
+        says_anew(&world, said).await;
         // Nor are its rows given up for those of the new one.
         let rewind = ["rewind", GROUP, "--to", "beginning", "--dry-run"];
         let refused = world.command(&rewind).output().unwrap();
-        let said = String::from_utf8_lossy(&refused.stderr);
-        assert_eq!(refused.status.code(), Some(1), "{said}");
-        assert!(said.contains(&format!("{topic} was made anew")), "{said}");
+        let why = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{why}");
+        let topic = format!("{}clicks", world.targets.kafka.topic_prefix);
+        assert!(why.contains(&format!("{topic} was made anew")), "{why}");
+    });
+}
+
+#[test]
+fn a_topic_that_is_made_anew_while_the_group_runs_is_not_skipped_up_to_the_old_ones_end() {
+    in_world("anew_running", 1, |world| async move {
+        let said = said_anew(&world);
+        world.simulate_events(1_000, 31).await;
+        let _consumer = world.consume(&[GROUP], &[]);
+        world.caught_up(&[GROUP]).await;
+        make_anew(&world).await;
+        world.simulate_events(200, 32).await;
+        says_anew(&world, said).await;
+    });
+}
+
+#[test]
+fn a_topic_that_was_made_anew_and_outgrew_the_old_one_unseen_stops_the_group_in_this_life_and_the_next()
+ {
+    in_world("anew_unseen", 1, |world| async move {
+        let said = said_anew(&world);
+        world.simulate_events(1_000, 33).await;
+        let mut consumer = world.consume(&[GROUP], &["--session-timeout-ms", "120000"]);
+        world.caught_up(&[GROUP]).await;
+        signal(consumer.id(), "STOP");
+        make_anew(&world).await;
+        world.simulate_events(5_000, 34).await;
+        signal(consumer.id(), "CONT");
+        says_anew(&world, said).await;
+        assert_eq!(consumer.terminate(), Some(0), "{}", consumer.log());
+        let said = said_anew(&world);
+        let _consumer = world.consume(&[GROUP], &[]);
+        says_anew(&world, said).await;
     });
 }

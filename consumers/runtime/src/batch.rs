@@ -110,11 +110,11 @@ pub struct Sealed {
     pub dead_letters: Vec<DeadLetter>,
     /// Counts.
     pub counts: Counts,
-    /// Append times of first and last message, milliseconds since 1970-01-01 UTC; 0 where there is none.
+    /// Append time of the first message, and the latest of all, milliseconds since 1970-01-01 UTC; 0 where there is none.
     pub appended_ms: (i64, i64),
     /// How it is brought into ClickHouse at its first attempt by this process.
     pub mode: Mode,
-    /// When the range was claimed first, milliseconds since 1970-01-01 UTC; unset: not yet.
+    /// When the range was claimed first, milliseconds since 1970-01-01 UTC, or [`CLAIMED_AT_UNKNOWN`](crate::claim::CLAIMED_AT_UNKNOWN); unset: not yet.
     pub first_claimed_at_ms: OnceLock<i64>,
     /// Derived messages and dead letters are acknowledged.
     pub delivered: AtomicBool,
@@ -164,7 +164,8 @@ impl Building {
             self.appended_first_ms = appended_at_ms;
             self.opened_at = Some(now);
         }
-        self.appended_last_ms = appended_at_ms;
+        // Not the last message's: append times may run backwards (a broker's clock was set, or the producers say them).
+        self.appended_last_ms = self.appended_last_ms.max(appended_at_ms);
         self.counts.events += 1;
         self.next = offset + 1;
     }
@@ -257,5 +258,23 @@ impl Building {
         self.appended_first_ms = 0;
         self.appended_last_ms = 0;
         sealed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_append_time_is_not_the_last_messages_where_times_run_backwards() {
+        let (mut building, now) = (Building::new(&[], 0), Instant::now());
+        for (offset, appended_at_ms) in [(0, 10), (1, 30), (2, 20)] {
+            building.count(offset, appended_at_ms, now);
+        }
+        let sealed = building.seal(3, "topic", 0, 1, Mode::First);
+        assert_eq!(sealed.appended_ms, (10, 30));
+        building.count(3, 5, now);
+        let sealed = building.seal(4, "topic", 0, 1, Mode::First);
+        assert_eq!(sealed.appended_ms, (5, 5));
     }
 }

@@ -11,6 +11,9 @@ pub struct Range {
     pub end: i64,
 }
 
+/// Stands for the time of a claim that is gone. Whoever takes the range over finds it in the claim's metadata: its rows may have been sent under another token.
+pub const CLAIMED_AT_UNKNOWN: i64 = 0;
+
 /// The metadata of a committed offset of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -18,7 +21,7 @@ pub struct Claim {
     pub end: i64,
     /// The group's epoch.
     pub epoch: u32,
-    /// When it was claimed, milliseconds since 1970-01-01 UTC.
+    /// When it was claimed, milliseconds since 1970-01-01 UTC; or [`CLAIMED_AT_UNKNOWN`].
     pub claimed_at_ms: i64,
 }
 

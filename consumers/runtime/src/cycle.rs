@@ -16,7 +16,7 @@ use activity_schemas::{Content, Topic};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Mode, Sealed, TableBlock};
-use crate::claim::{Range, token};
+use crate::claim::{CLAIMED_AT_UNKNOWN, Range, token};
 use crate::delivery::{BatchSource, Delivery};
 use crate::settings::RuntimeSettings;
 use crate::store::{self, LedgerRow};
@@ -74,7 +74,7 @@ pub struct Job {
     pub attempt: u32,
     /// When the claim was committed.
     pub claimed: Instant,
-    /// When the range was claimed first, milliseconds since 1970-01-01 UTC.
+    /// When the range was claimed first, milliseconds since 1970-01-01 UTC; or [`CLAIMED_AT_UNKNOWN`].
     pub first_claimed_at_ms: i64,
     /// Messages behind the end of the log at the claim.
     pub lag: i64,
@@ -326,10 +326,11 @@ async fn count_in(
 
 fn mode(job: &Job, sink: &Sink) -> Mode {
     let age_ms = now_ms() - job.first_claimed_at_ms;
+    let is_old = age_ms > sink.settings.token_age_ms_max as i64;
     match job.batch.mode {
         Mode::First if job.attempt == 1 => Mode::First,
         Mode::MissingOnly => Mode::MissingOnly,
-        _ if age_ms > sink.settings.token_age_ms_max as i64 => Mode::MissingOnly,
+        _ if is_old || job.first_claimed_at_ms == CLAIMED_AT_UNKNOWN => Mode::MissingOnly,
         _ => Mode::Again,
     }
 }
@@ -508,8 +509,16 @@ fn ledger_row(job: &Job, sink: &Sink, started: Instant, gone: &Gone) -> LedgerRo
         lag: job.lag,
         appended_first: batch.appended_ms.0,
         appended_last: batch.appended_ms.1,
-        claimed_at: job.first_claimed_at_ms,
+        claimed_at: claimed_at_ms(job, inserted_at),
         inserted_at,
+    }
+}
+
+/// When a range was claimed first, as far as is known: a claim that is gone has that of its successor.
+fn claimed_at_ms(job: &Job, now_ms: i64) -> i64 {
+    match job.first_claimed_at_ms {
+        CLAIMED_AT_UNKNOWN => now_ms - job.claimed.elapsed().as_millis() as i64,
+        known => known,
     }
 }
 

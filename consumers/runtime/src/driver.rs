@@ -52,8 +52,6 @@ const BROKER_WAIT: Duration = Duration::from_secs(1);
 const REGISTRY_SILENT_FOR: Duration = Duration::from_secs(2);
 /// How long the loop only waits for a cycle when a lane is full. Longer, and full lanes pause, which costs what was fetched ahead.
 const FULL_WAIT_MAX: Duration = Duration::from_millis(500);
-/// Messages in a row that a lane had seen already: the log is not the one that it knew.
-const SKIPPED_MAX: u64 = 10_000;
 
 /// What a group's process talks to.
 pub struct Clients {
@@ -122,6 +120,9 @@ pub(crate) struct Driver {
     pub(crate) schemas: Schemas,
     pub(crate) housekeeping_at: Instant,
     pub(crate) watermarks_at: Instant,
+    pub(crate) topics_at: Instant,
+    /// Looks at whether topics were made anew, under way.
+    pub(crate) looks: JoinSet<()>,
     /// Of a group that answers look-ups.
     pub(crate) desk: Option<Desk>,
     full_since: Option<Instant>,
@@ -244,6 +245,8 @@ impl Driver {
             opened: channel(),
             housekeeping_at: Instant::now(),
             watermarks_at: Instant::now(),
+            topics_at: Instant::now(),
+            looks: JoinSet::new(),
             delivery_failures: HashMap::new(),
         })
     }
@@ -371,8 +374,11 @@ impl Driver {
                     lane.waiting_for = None;
                     return;
                 }
-                Handled::Skipped if lane.skipped < SKIPPED_MAX => return,
-                Handled::Skipped | Handled::RangeLost | Handled::Panicked => {
+                handled @ (Handled::Repeated | Handled::RangeLost | Handled::Panicked) => {
+                    if handled == Handled::Repeated {
+                        let (group, next) = (self.group.name, lane.next());
+                        tracing::warn!(group, %topic, partition, offset, next, "a message came whose offset was handled before: looking whose log it is");
+                    }
                     let assignment = lane.assignment;
                     return self.open_lane(assignment);
                 }

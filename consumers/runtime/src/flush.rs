@@ -11,7 +11,6 @@ use crate::cycle::{self, Job, Outcome, now_ms};
 use crate::driver::Driver;
 use crate::lane::{Lane, Phase};
 use crate::membership::{Commit, CommitError, Partition};
-use crate::report::tell_counts;
 use crate::store::{self, PartitionOf};
 
 /// A commit that failed is tried again after this long.
@@ -75,12 +74,7 @@ impl Driver {
             Err(CommitError::Fenced(error)) => {
                 tracing::warn!(group = self.group.name, %error, "this member was replaced; dropping what it holds");
                 self.commit_trouble.over();
-                for lane in self.lanes.values_mut() {
-                    lane.cancel.cancel();
-                    tell_counts(&self.sink.metrics, self.group.name, lane);
-                }
-                self.lanes.clear();
-                self.by_partition.clear();
+                self.drop_lanes();
             }
         }
     }

@@ -72,8 +72,8 @@ pub enum Handled {
     Taken(Option<&'static str>),
     /// It only rebuilt state.
     Replayed,
-    /// It was handled before.
-    Skipped,
+    /// Its offset was handled before. A seek throws away what was fetched for another place, so that this is another log, and the lane must take its place anew.
+    Repeated,
     /// Its schema must be fetched first.
     UnknownSchema(u32),
     /// The log has lost a part of the range that is being built again.
@@ -168,8 +168,6 @@ pub struct Lane {
     pub unsettled_why: Option<String>,
     /// What the lane waits for before it can take messages.
     pub waiting_for: Option<String>,
-    /// Messages in a row that it had handled before.
-    pub skipped: u64,
     /// Snapshots.
     pub snapshots: Snapshots,
     /// What the log had lost of the messages that the state was to be rebuilt from.
@@ -229,7 +227,6 @@ impl Lane {
             claim_open: false,
             unsettled_why: None,
             waiting_for: None,
-            skipped: 0,
             snapshots: Snapshots {
                 slot: 0,
                 taken_at: Instant::now(),
@@ -327,8 +324,7 @@ impl Lane {
         now: Instant,
     ) -> Handled {
         if message.offset < self.next {
-            self.skipped += 1;
-            return Handled::Skipped;
+            return Handled::Repeated;
         }
         if self
             .redo
@@ -336,7 +332,6 @@ impl Lane {
         {
             return Handled::RangeLost;
         }
-        self.skipped = 0;
         let is_replay = message.offset < self.replay_until;
         let reading = match self.reader.read(message, schemas, is_replay, now) {
             Err(Unreadable::Schema(id)) => return Handled::UnknownSchema(id),

@@ -6,6 +6,7 @@
 //! poll ─► lane (decode, group, batch) ─► claim (commit) ─► cycle (inserts, dead letters, derived messages, ledger) ─► next claim
 //! ```
 
+mod anew;
 mod backoff;
 pub mod batch;
 mod burst;

@@ -147,11 +147,7 @@ fn live(
         driver.shut_down();
     }
     // What is still being opened would keep the consumer, and with it the membership, alive.
-    driver.lanes.values().for_each(|lane| lane.cancel.cancel());
-    driver
-        .by_partition
-        .keys()
-        .for_each(|partition| driver.forget(partition));
+    driver.drop_lanes();
     outcome
 }
 

@@ -11,12 +11,13 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
+use crate::anew;
 use crate::backoff::backoff;
 use crate::claim::{Claim, Range};
 use crate::membership::Membership;
 use crate::rewinds::Rewinds;
 use crate::standing::{Role, Standing};
-use crate::start::{Start, Witnesses, decide, of_another_topic, over_rows, unvouched_from};
+use crate::start::{Start, Witnesses, decide, over_rows, unvouched_from};
 use crate::store::{self, PartitionOf, Snapshot};
 
 /// How long one request to Kafka may take.
@@ -45,6 +46,17 @@ pub struct Opening {
     pub fingerprint: Option<String>,
 }
 
+impl Opening {
+    /// The partition, as the tables name it.
+    pub(crate) fn of(&self) -> PartitionOf<'_> {
+        PartitionOf {
+            group: self.group,
+            topic: &self.topic,
+            partition: self.partition,
+        }
+    }
+}
+
 /// Where a partition stands.
 #[derive(Debug)]
 pub struct Opened {
@@ -64,8 +76,9 @@ pub struct Opened {
     pub snapshot_read: Duration,
 }
 
+/// Why it is not known where a partition stands.
 #[derive(Debug, thiserror::Error)]
-enum OpenError {
+pub(crate) enum OpenError {
     #[error("kafka: {0}")]
     Kafka(#[from] KafkaError),
     #[error(transparent)]
@@ -76,15 +89,17 @@ enum OpenError {
     Rewound(String),
 }
 
-/// What opening says to the loop, with the number of the assignment.
+/// What is said to the loop of a partition, with the number of the assignment.
 pub type OpenEnd = (u64, OpenState);
 
-/// What is known of an opening.
+/// What is known of a partition.
 pub enum OpenState {
     /// Where the partition stands.
     Opened(Box<Opened>),
     /// What stands in the way; it is tried again.
     Waiting(String),
+    /// It is being read, but is not the one that was opened.
+    Stop(String),
 }
 
 /// Opens a partition and says so; says nothing more once it is revoked. Nobody listens once the loop is gone.
@@ -132,11 +147,7 @@ async fn try_open(
         opening.over.cancel();
         return Err(OpenError::Rewound(standing.why_not(opening.group)));
     }
-    let of = PartitionOf {
-        group: opening.group,
-        topic: &opening.topic,
-        partition: opening.partition,
-    };
+    let of = opening.of();
     let (asked, topic, partition) = (consumer.clone(), opening.topic.clone(), opening.partition);
     let kafka = tokio::task::spawn_blocking(move || kafka_witnesses(&asked, &topic, partition));
     let ledger_end = store::ledger_end(database, of, epoch).await?;
@@ -150,12 +161,22 @@ async fn try_open(
         },
         epoch,
     );
+    if !matches!(start, Start::Stop { .. })
+        && let Some(why) = anew::look(opening, consumer, database).await?
+    {
+        start = Start::Stop { why };
+    }
     if let Some(from) = unvouched_from(&start, committed, epoch) {
         let log = Range {
             start: log_first,
             end: log_next,
         };
-        start = look_behind(start, from, log, opening, consumer, database).await?;
+        let tables = &opening.tables;
+        let last =
+            store::last_offset(database, tables, of.topic, of.partition, from, epoch).await?;
+        if let Some(last) = last {
+            start = over_rows(start, last, log);
+        }
     }
     let mut opened = Opened {
         start,
@@ -182,59 +203,6 @@ async fn try_open(
         opened.snapshot = found.filter(|(_, snapshot)| snapshot.fingerprint == *fingerprint);
     }
     Ok(opened)
-}
-
-/// What the ledger's times and the tables' rows say of a start that no claim vouches for.
-async fn look_behind(
-    start: Start,
-    from: i64,
-    log: Range,
-    opening: &Opening,
-    consumer: &Arc<BaseConsumer<Membership>>,
-    database: &Database,
-) -> Result<Start, OpenError> {
-    let of = PartitionOf {
-        group: opening.group,
-        topic: &opening.topic,
-        partition: opening.partition,
-    };
-    let epoch = opening.rewinds.epoch();
-    if let Some((end, appended_last_ms)) = store::ledger_last(database, of, epoch).await? {
-        let (consumer, topic, partition) =
-            (consumer.clone(), opening.topic.clone(), opening.partition);
-        let ask = move || first_appended_after(&consumer, &topic, partition, appended_last_ms);
-        let first_after = tokio::task::spawn_blocking(ask).await??;
-        if let Some(stop) = of_another_topic(end, first_after) {
-            return Ok(stop);
-        }
-    }
-    let tables = &opening.tables;
-    let last = store::last_offset(database, tables, of.topic, of.partition, from, epoch).await?;
-    Ok(match last {
-        Some(last) => over_rows(start, last, log),
-        None => start,
-    })
-}
-
-/// The first offset that was appended later than a time, if there is one.
-fn first_appended_after(
-    consumer: &BaseConsumer<Membership>,
-    topic: &str,
-    partition: i32,
-    appended_ms: i64,
-) -> Result<Option<i64>, KafkaError> {
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Offset(appended_ms + 1))?;
-    let found = consumer.offsets_for_times(list, REQUEST_TIMEOUT)?;
-    let elements = found.elements();
-    let Some(element) = elements.first() else {
-        return Ok(None);
-    };
-    element.error()?;
-    Ok(match element.offset() {
-        Offset::Offset(offset) => Some(offset),
-        _ => None,
-    })
 }
 
 type Committed = Option<(i64, Option<Claim>)>;

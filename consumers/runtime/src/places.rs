@@ -7,6 +7,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
+use crate::anew;
 use crate::driver::Driver;
 use crate::lane::{Assignment, Lane, Phase, Rebuilding};
 use crate::membership::{Change, Partition};
@@ -30,13 +31,8 @@ impl Driver {
             match change {
                 Change::Joined => self.joined = true,
                 Change::Revoked(partition) => {
-                    if let Some(mut lane) = self
-                        .by_partition
-                        .remove(&partition)
-                        .and_then(|assignment| self.lanes.remove(&assignment))
-                    {
-                        lane.cancel.cancel();
-                        tell_counts(&self.sink.metrics, self.group.name, &mut lane);
+                    if let Some(assignment) = self.by_partition.remove(&partition) {
+                        self.drop_lane(assignment);
                     }
                     self.forget(&partition);
                 }
@@ -70,10 +66,7 @@ impl Driver {
             cancel,
         };
         if let Some(previous) = self.by_partition.insert(partition, assignment) {
-            let previous = self.lanes.remove(&previous);
-            if let Some(mut lane) = previous {
-                tell_counts(&self.sink.metrics, self.group.name, &mut lane);
-            }
+            self.drop_lane(previous);
         }
         self.lanes.insert(
             assignment,
@@ -82,31 +75,70 @@ impl Driver {
         self.open_lane(assignment);
     }
 
+    /// Gives up all lanes: what they hold belongs to others now.
+    pub(crate) fn drop_lanes(&mut self) {
+        for (partition, assignment) in std::mem::take(&mut self.by_partition) {
+            self.drop_lane(assignment);
+            self.forget(&partition);
+        }
+    }
+
+    /// A lane that is still being opened would keep the consumer, and with it the membership, alive; and what it has counted is told nowhere else.
+    fn drop_lane(&mut self, assignment: u64) {
+        if let Some(mut lane) = self.lanes.remove(&assignment) {
+            lane.cancel.cancel();
+            tell_counts(&self.sink.metrics, self.group.name, &mut lane);
+        }
+    }
+
     /// Asks, beside the loop, where a lane stands.
     pub(crate) fn open_lane(&mut self, assignment: u64) {
-        let Some(lane) = self.lanes.get_mut(&assignment) else {
+        if let Some(lane) = self.lanes.get_mut(&assignment) {
+            lane.phase = Phase::Opening;
+        }
+        let Some(lane) = self.lanes.get(&assignment) else {
             return;
         };
-        lane.phase = Phase::Opening;
-        let (name, partition, cancel) = (lane.name.clone(), lane.partition, lane.cancel.clone());
-        let opening = Opening {
-            assignment,
+        self.runtime.spawn(open(
+            self.opening(lane),
+            self.consumer.clone(),
+            self.sink.database.clone(),
+            lane.cancel.clone(),
+            self.opened.0.clone(),
+        ));
+    }
+
+    fn opening(&self, lane: &Lane) -> Opening {
+        Opening {
+            assignment: lane.assignment,
             group: self.group.name,
-            topic: name,
-            partition,
+            topic: lane.name.clone(),
+            partition: lane.partition,
             tables: self.sink.table_names(),
             rewinds: self.rewinds.clone(),
             role: self.role,
             over: self.over.clone(),
             fingerprint: self.fingerprint.clone().filter(|_| lane.keeps_state()),
-        };
-        self.runtime.spawn(open(
-            opening,
+        }
+    }
+
+    /// Looks, beside the loop, whether what is being read still is what was opened.
+    pub(crate) fn look_at_topics(&mut self) {
+        while self.looks.try_join_next().is_some() {}
+        if !self.looks.is_empty() {
+            return;
+        }
+        let running = self
+            .lanes
+            .values()
+            .filter(|lane| lane.phase == Phase::Running);
+        let look = anew::watch(
+            running.map(|lane| self.opening(lane)).collect(),
             self.consumer.clone(),
             self.sink.database.clone(),
-            cancel,
             self.opened.0.clone(),
-        ));
+        );
+        self.looks.spawn_on(look, &self.runtime);
     }
 
     /// Takes over what was found out about lanes.
@@ -114,6 +146,12 @@ impl Driver {
         while let Ok((assignment, end)) = self.opened.1.try_recv() {
             match end {
                 OpenState::Opened(opened) => self.place_lane(assignment, *opened),
+                OpenState::Stop(why) => {
+                    let lane = self.lanes.get(&assignment);
+                    if lane.is_some_and(|lane| lane.phase == Phase::Running) {
+                        self.stop_lane(assignment, why);
+                    }
+                }
                 OpenState::Waiting(why) => {
                     if let Some(lane) = self.lanes.get_mut(&assignment) {
                         lane.waiting_for = Some(why);
@@ -134,6 +172,18 @@ impl Driver {
             .for_each(|assignment| self.open_lane(assignment));
     }
 
+    /// Stops a lane that needs an operator. What it has not claimed, it does not claim any more.
+    fn stop_lane(&mut self, assignment: u64, why: String) {
+        let Some(lane) = self.lanes.get_mut(&assignment) else {
+            return;
+        };
+        tracing::error!(group = self.group.name, topic = %lane.name, partition = lane.partition, "{why}");
+        lane.waiting_for = Some(why);
+        lane.phase = Phase::Stopped {
+            until: Instant::now() + STOPPED_FOR,
+        };
+    }
+
     fn place_lane(&mut self, assignment: u64, mut opened: Opened) {
         let Some(lane) = self
             .lanes
@@ -148,13 +198,8 @@ impl Driver {
             lane.partition,
             Instant::now(),
         );
-        if let Start::Stop { why } = &opened.start {
-            tracing::error!(group, topic = %name, partition, "{why}");
-            lane.waiting_for = Some(why.clone());
-            lane.phase = Phase::Stopped {
-                until: now + STOPPED_FOR,
-            };
-            return;
+        if let Start::Stop { why } = opened.start {
+            return self.stop_lane(assignment, why);
         }
         let at = Assignment {
             feed: lane.feed,

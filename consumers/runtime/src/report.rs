@@ -13,6 +13,8 @@ use crate::lane::{Lane, Phase, Rebuilding};
 const INTERVAL: Duration = Duration::from_millis(200);
 /// The client learns the end of a log from what it fetches; of a partition that is paused it is asked for this often.
 const WATERMARKS_INTERVAL: Duration = Duration::from_secs(5);
+/// How long messages of a topic that was made anew may be taken for those of the old one.
+const TOPICS_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Driver {
     /// How long a part of getting a partition's state back took.
@@ -54,6 +56,10 @@ impl Driver {
         if now >= self.watermarks_at {
             self.watermarks_at = now + WATERMARKS_INTERVAL;
             self.ask_for_watermarks();
+        }
+        if now >= self.topics_at {
+            self.topics_at = now + TOPICS_INTERVAL;
+            self.look_at_topics();
         }
     }
 

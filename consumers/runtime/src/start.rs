@@ -1,9 +1,14 @@
 //! Where a newly assigned partition goes on: the committed offset and the ledger are two witnesses, the log a third. Pure.
 
-use crate::claim::{Claim, Range};
+use crate::claim::{CLAIMED_AT_UNKNOWN, Claim, Range};
+use crate::settings::BATCH_ROWS_LIMIT;
 
 /// What to do where a topic was made anew.
 const OF_THE_OLD_TOPIC: &str = "Its tables are of the old topic: run `activity setup` with another --database and start the group with it and another --group-prefix";
+
+/// A range whose claim is gone was one batch, and is built again as one, in memory. A batch has at most [`BATCH_ROWS_LIMIT`] messages that give a row or a dead
+/// letter, each perhaps with the marker of a transaction behind it. One of messages that give nothing may have been longer: the partition stops over it too.
+const RANGE_OFFSETS_MAX: i64 = 2 * BATCH_ROWS_LIMIT as i64;
 
 /// What is known of a partition when it is assigned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +39,7 @@ pub enum Start {
     Redo {
         /// [S, E).
         range: Range,
-        /// When it was claimed, milliseconds since 1970-01-01 UTC.
+        /// When it was claimed, milliseconds since 1970-01-01 UTC; or [`CLAIMED_AT_UNKNOWN`].
         claimed_at_ms: i64,
         /// First offset of the range that the log still has, where that is not S.
         log_first: Option<i64>,
@@ -135,19 +140,19 @@ pub fn unvouched_from(
     (!is_vouched).then_some(from)
 }
 
-/// Stops where the log is of another topic than the ledger, although it is long enough: messages are appended one after the other, so that what was appended later
-/// than all that the ledger has cannot stand below its end.
-pub fn of_another_topic(ledger_end: i64, first_appended_after: Option<i64>) -> Option<Start> {
-    let offset = first_appended_after.filter(|offset| *offset < ledger_end)?;
-    Some(Start::Stop {
-        why: format!(
-            "the topic was made anew: the group has read up to offset {ledger_end}, and offset {offset} was appended after that. {OF_THE_OLD_TOPIC}"
-        ),
+/// Why a partition must stop whose log is of another topic than the ledger, although it is long enough: messages are appended one after the other, so that a log whose
+/// first message was appended later than all that the ledger has up to `ledger_end` cannot begin below that. It must be the first one: where the producers say the
+/// times, one in the middle (a transaction's marker, or what was aborted) may be a little later than those behind it.
+pub fn of_another_topic(ledger_end: i64, first: i64, first_after: Option<i64>) -> Option<String> {
+    (first < ledger_end && first_after == Some(first)).then(|| {
+        format!(
+            "the topic was made anew: its first message, at offset {first}, was appended after the group had read up to offset {ledger_end}. {OF_THE_OLD_TOPIC}"
+        )
     })
 }
 
 /// The start where there are rows up to `last_row` behind an unvouched one: they are the rows of a range whose claim is gone, so that it is built again, and what
-/// is not there of it is inserted. Its age, 1970, keeps it from being sent under a token that may not be the one that its rows had.
+/// is not there of it is inserted. It stops where that cannot have been one batch: then it is not a claim that is missing, but a part of the ledger.
 pub fn over_rows(start: Start, last_row: i64, log: Range) -> Start {
     let Start::At {
         offset,
@@ -164,12 +169,15 @@ pub fn over_rows(start: Start, last_row: i64, log: Range) -> Start {
         start: lost.map_or(offset, |lost| lost.start),
         end: last_row + 1,
     };
+    if range.end - range.start > RANGE_OFFSETS_MAX {
+        return older_ledger(range);
+    }
     let found = format!(
         "there are rows of offsets {} to {} that no claim tells of: what is not there of them is inserted",
         range.start, range.end
     );
     let notice = notice.map_or(found.clone(), |notice| format!("{notice}; {found}"));
-    redo(range, 0, log.start, Some(notice))
+    redo(range, CLAIMED_AT_UNKNOWN, log.start, Some(notice))
 }
 
 /// What the log has lost of the messages between a snapshot and `settled_below`, from where on nothing was settled. Their rows are in ClickHouse, but the state
@@ -186,6 +194,16 @@ fn made_anew(end: i64, log_next: i64) -> Start {
     Start::Stop {
         why: format!(
             "the topic was made anew: the group has read up to offset {end}, the log ends at {log_next}. {OF_THE_OLD_TOPIC}"
+        ),
+    }
+}
+
+fn older_ledger(range: Range) -> Start {
+    let Range { start, end } = range;
+    Start::Stop {
+        why: format!(
+            "there are rows of offsets {start} to {end} that neither a claim nor the ledger tells of, more than a batch ever has: the ledger is older than the \
+             tables. `activity rewind` with --to and offset {start} of this partition reads them again"
         ),
     }
 }
@@ -418,7 +436,7 @@ mod tests {
             panic!("{start:?}")
         };
         assert_eq!((range.start, range.end), (100, 150));
-        assert_eq!((claimed_at_ms, log_first), (0, Some(130)));
+        assert_eq!((claimed_at_ms, log_first), (CLAIMED_AT_UNKNOWN, Some(130)));
         let notice = notice.unwrap();
         assert!(
             notice.contains("no committed offset") && notice.contains("100 to 150"),
@@ -426,6 +444,31 @@ mod tests {
         );
         let start = over_rows(decide(&found, 1), 1_000, LOG);
         assert!(matches!(start, Start::Stop { .. }), "{start:?}");
+    }
+
+    #[test]
+    fn rows_of_more_offsets_than_a_batch_ever_has_are_not_built_again_in_memory() {
+        const LOG: Range = Range {
+            start: 0,
+            end: 20_000_000,
+        };
+        let over = |last_row| {
+            let (offset, lost, notice) = (100, None, None);
+            let start = Start::At {
+                offset,
+                lost,
+                notice,
+            };
+            over_rows(start, last_row, LOG)
+        };
+        let start = over(100 + RANGE_OFFSETS_MAX - 1);
+        assert!(matches!(start, Start::Redo { .. }), "{start:?}");
+        let start = over(100 + RANGE_OFFSETS_MAX);
+        assert!(matches!(start, Start::Stop { .. }), "{start:?}");
+        let Start::Stop { why } = over(10_000_000) else {
+            panic!("a range of ten million offsets is built as one batch")
+        };
+        assert!(why.contains("activity rewind"), "{why}");
     }
 
     #[test]
@@ -442,11 +485,12 @@ mod tests {
 
     #[test]
     fn a_topic_that_was_made_anew_and_has_outgrown_the_old_one_stops_the_partition() {
-        let stop = of_another_topic(100, Some(0));
-        assert!(matches!(stop, Some(Start::Stop { .. })), "{stop:?}");
-        // The same topic, and one to which nothing has come since.
-        assert_eq!(of_another_topic(100, Some(100)), None);
-        assert_eq!(of_another_topic(100, Some(130)), None);
-        assert_eq!(of_another_topic(100, None), None);
+        assert!(of_another_topic(100, 0, Some(0)).is_some());
+        assert!(of_another_topic(100, 30, Some(30)).is_some());
+        // The same topic: one to which nothing has come since, one whose beginning is gone, and one with a marker that is later than the message behind it.
+        assert_eq!(of_another_topic(100, 0, None), None);
+        assert_eq!(of_another_topic(100, 0, Some(100)), None);
+        assert_eq!(of_another_topic(100, 130, Some(130)), None);
+        assert_eq!(of_another_topic(100, 0, Some(98)), None);
     }
 }

@@ -115,24 +115,30 @@ pub async fn ledger_end(
         .map(|found| found.end))
 }
 
-/// End of the last range that the ledger has of a partition, and when the last of its messages was appended, milliseconds since 1970-01-01 UTC; None where it has no
-/// range with a message.
+/// The beginning of what the ledger has of a partition from `first` on, a tenth of it: the offset that it ends at, and when the latest message up to there was appended,
+/// milliseconds since 1970-01-01 UTC; None where it has no range with a message.
 ///
 /// # Errors
 /// If ClickHouse does not answer.
-pub async fn ledger_last(
+pub async fn ledger_beginning(
     database: &Database,
     of: PartitionOf<'_>,
     epoch: u32,
+    first: i64,
 ) -> Result<Option<(i64, i64)>, Error> {
     #[derive(Deserialize)]
     struct Found {
         end: i64,
         appended_last_ms: i64,
     }
-    let sql = format!(
-        "SELECT max(end_offset) AS end, toUnixTimestamp64Milli(max(appended_last)) AS appended_last_ms FROM {{database}}.ledger WHERE {} AND epoch = {epoch}",
+    let ranges = format!(
+        "FROM {{database}}.ledger WHERE {} AND epoch = {epoch}",
         of.condition()
+    );
+    let sql = format!(
+        "WITH (SELECT (greatest(min(start_offset), toInt64({first})), max(end_offset)) {ranges}) AS span \
+         SELECT max(end_offset) AS end, toUnixTimestamp64Milli(max(appended_last)) AS appended_last_ms \
+         {ranges} AND start_offset <= span.1 + intDiv(span.2 - span.1, 10)"
     );
     let found: Vec<Found> = database.rows(&sql).await?;
     Ok(found

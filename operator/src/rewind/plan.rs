@@ -162,7 +162,7 @@ async fn ledger_ends(database: &Database, group: &Group, epoch: u32) -> Result<L
         .collect())
 }
 
-/// Whether a log is of another topic than the ledger: it ends too early, or what was appended after all that the ledger has stands below the ledger's end.
+/// Whether a log is of another topic than the ledger: it ends too early, or begins below the ledger's end with what was appended after all that the ledger has.
 fn is_made_anew(
     inspector: &Inspector,
     ledger: &LedgerEnd,
@@ -176,7 +176,8 @@ fn is_made_anew(
         std::slice::from_ref(&partition),
         ledger.appended_last_ms + 1,
     )?;
-    Ok(of_another_topic(ledger.end, after.get(&partition).copied()).is_some())
+    let first_after = after.get(&partition).copied();
+    Ok(of_another_topic(ledger.end, log.first, first_after).is_some())
 }
 
 /// What a group with state reads only to have it again.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{EPOCH, Entry, FIRST, GROUP, PANICS, Row, TOPIC, rows_in};
 use crate::batch::{Mode, Sealed, TableBlock};
-use crate::claim::{Claim, Range, token};
+use crate::claim::{CLAIMED_AT_UNKNOWN, Claim, Range, token};
 use crate::decoding::Schemas;
 use crate::flush::{claim, empty_claim, is_claimable, is_idle_unsaid};
 use crate::lane::{Assignment, Handled, Lane, Message, Phase};
@@ -269,7 +269,8 @@ impl World {
         *at += coming.len();
         let begins_anew = |entry| {
             let handled = hand(lane, entry, self.log_first, self.now);
-            matches!(handled, Handled::RangeLost | Handled::Panicked)
+            let anew = [Handled::Repeated, Handled::RangeLost, Handled::Panicked];
+            anew.contains(&handled)
         };
         let is_over = coming.iter().any(begins_anew);
         if !is_over {
@@ -373,9 +374,9 @@ impl World {
         let (token, read) = (token_of(batch), batch.first_read..batch.range.end);
         let is_first = batch.mode == Mode::First && attempt == 1;
         let is_short = |world: &Self| world.rows_of(&read) < table.rows as usize;
-        // As `cycle::mode`: a range that nobody is known to have claimed is as old as can be.
-        let is_old = batch.first_claimed_at_ms.get() == Some(&0);
-        let is_missing_only = batch.mode == Mode::MissingOnly || is_old;
+        // As `cycle::mode`.
+        let is_unknown = batch.first_claimed_at_ms.get() == Some(&CLAIMED_AT_UNKNOWN);
+        let is_missing_only = batch.mode == Mode::MissingOnly || is_unknown;
         let is_sent_whole = if is_missing_only {
             self.rows_of(&(batch.range.start..batch.range.end)) == 0
         } else {
