@@ -322,10 +322,10 @@ impl Driver {
     fn poll_failed(&mut self, error: &KafkaError) {
         let (group, now) = (self.group.name, Instant::now());
         tracing::debug!(group, %error, "poll");
-        if self.read_trouble.note(error, now)
-            && let Some(why) = self.read_trouble.why(now)
-        {
+        if let Some(why) = self.read_trouble.note(error, now) {
             tracing::warn!(group, "{why}");
+            // Whether it lasts is asked for at once.
+            self.watermarks_at = now;
         }
     }
 

@@ -3,7 +3,7 @@
 //! One lock is held across {still owned, same assignment; synchronous commit}, and the revocation callback takes it and marks partitions lost before it gives
 //! them up. The callback runs inside `poll`, on the thread that also commits, so that no commit can fall between a revocation and its acknowledgement.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,9 @@ pub struct LogEnds {
     pub next: i64,
 }
 
+/// In the client's statistics, the end of a log whose last fetch the broker refused. Before the first fetch it is another number.
+const REFUSED_END: i64 = -1;
+
 /// What a rebalance did.
 #[derive(Debug)]
 pub enum Change {
@@ -64,6 +67,10 @@ struct State {
     changes: Vec<Change>,
     assignments: u64,
     ends: HashMap<Partition, LogEnds>,
+    /// Partitions whose last fetch the broker refused.
+    refused_fetches: HashSet<Partition>,
+    /// A topic was not there, or not for us, when it was asked for last.
+    topic_unavailable: bool,
     /// Why the brokers did not let us in when we last heard of it.
     refused: Option<String>,
 }
@@ -109,6 +116,17 @@ impl Membership {
     /// Why the brokers do not let us in, as far as they have said; to be asked while the group is not joined.
     pub fn refused(&self) -> Option<String> {
         self.lock().refused.clone()
+    }
+
+    /// Whether something that is to be read is not to be had: a partition whose last fetch was refused, or a topic that was not available when it was asked for.
+    pub fn is_unreadable(&self) -> bool {
+        let state = self.lock();
+        state.topic_unavailable || !state.refused_fetches.is_empty()
+    }
+
+    /// Whether one of the topics was not available when they were asked for.
+    pub fn note_topics(&self, unavailable: bool) {
+        self.lock().topic_unavailable = unavailable;
     }
 
     /// The log's ends as last known.
@@ -217,6 +235,7 @@ impl Membership {
                 );
             }
             state.ends.remove(&partition);
+            state.refused_fetches.remove(&partition);
             state.changes.push(Change::Revoked(partition));
         }
         if settled.is_empty() || consumer.assignment_lost() {
@@ -304,6 +323,11 @@ impl ClientContext for Membership {
             for (id, partition) in topic.partitions {
                 let key = (name.clone(), id);
                 if state.owned.contains_key(&key) {
+                    if partition.hi_offset == REFUSED_END {
+                        state.refused_fetches.insert(key.clone());
+                    } else {
+                        state.refused_fetches.remove(&key);
+                    }
                     let known = state.ends.entry(key).or_default();
                     // Both only grow; a paused partition's statistics stand still.
                     known.first = known.first.max(partition.lo_offset);
@@ -345,5 +369,49 @@ impl ConsumerContext for Membership {
         if let Err(error) = result {
             tracing::error!(%error, "rebalance failed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rdkafka::statistics;
+
+    /// What the client says of the end of the log of `topic/0`.
+    fn end_of_log(hi_offset: i64) -> Statistics {
+        let partition = statistics::Partition {
+            hi_offset,
+            ..statistics::Partition::default()
+        };
+        let topic = statistics::Topic {
+            partitions: HashMap::from([(0, partition)]),
+            ..statistics::Topic::default()
+        };
+        Statistics {
+            topics: HashMap::from([("topic".to_owned(), topic)]),
+            ..Statistics::default()
+        }
+    }
+
+    #[test]
+    fn a_partition_whose_fetches_are_refused_is_unreadable_until_one_is_answered_or_it_is_not_ours()
+    {
+        let membership = Membership::default();
+        membership.stats(end_of_log(REFUSED_END));
+        assert!(!membership.is_unreadable(), "not ours");
+        let mut list = TopicPartitionList::new();
+        list.add_partition("topic", 0);
+        membership.assign(&list);
+        // Before the first fetch.
+        membership.stats(end_of_log(-1001));
+        assert!(!membership.is_unreadable());
+        membership.stats(end_of_log(REFUSED_END));
+        assert!(membership.is_unreadable());
+        membership.stats(end_of_log(0));
+        assert!(!membership.is_unreadable());
+        membership.note_topics(true);
+        assert!(membership.is_unreadable());
+        membership.note_topics(false);
+        assert!(!membership.is_unreadable());
     }
 }

@@ -3,11 +3,15 @@
 use std::time::{Duration, Instant};
 
 use activity_platform::metrics::{Metrics, RestorePhase};
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::metadata::MetadataTopic;
 
 use crate::cycle::now_ms;
 use crate::driver::Driver;
 use crate::lane::{Lane, Phase, Rebuilding};
+use crate::membership::Membership;
+use crate::trouble::says_once;
 
 /// Metrics and readiness are brought up to date this often.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -50,12 +54,17 @@ impl Driver {
         }
         self.housekeeping_at = now + INTERVAL;
         self.schemas.tidy(now);
+        let shows = self.consumer.context().is_unreadable();
+        self.read_trouble.goes_on(shows, now);
         self.report_readiness(now);
         self.report_metrics(now);
         self.report_look_up();
         if now >= self.watermarks_at {
             self.watermarks_at = now + WATERMARKS_INTERVAL;
             self.ask_for_watermarks();
+            if self.read_trouble.is_said_once(now) {
+                self.ask_for_topics();
+            }
         }
         if now >= self.topics_at {
             self.topics_at = now + TOPICS_INTERVAL;
@@ -142,6 +151,20 @@ impl Driver {
         }
     }
 
+    /// The client says only once that a topic is not available, and nothing when it is again.
+    fn ask_for_topics(&self) {
+        let (consumer, topics) = (self.consumer.clone(), self.topics.clone());
+        self.runtime.spawn_blocking(move || {
+            let asked = topics
+                .iter()
+                .map(|(_, name)| is_unavailable(&consumer, name))
+                .collect::<Result<Vec<bool>, _>>();
+            if let Ok(found) = asked {
+                consumer.context().note_topics(found.contains(&true));
+            }
+        });
+    }
+
     /// Beside the loop: a broker that does not answer must not stop it.
     fn ask_for_watermarks(&self) {
         let paused: Vec<_> = self
@@ -166,6 +189,13 @@ impl Driver {
             }
         });
     }
+}
+
+/// Whether a topic is not there, or not for us.
+fn is_unavailable(consumer: &BaseConsumer<Membership>, topic: &str) -> Result<bool, KafkaError> {
+    let metadata = consumer.fetch_metadata(Some(topic), WATERMARKS_INTERVAL)?;
+    let error = metadata.topics().first().and_then(MetadataTopic::error);
+    Ok(error.is_some_and(|error| says_once(error.into())))
 }
 
 /// Counts what became of a lane's messages since it was told last; to be told once more before a lane is dropped.
