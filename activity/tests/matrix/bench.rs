@@ -358,6 +358,17 @@ impl Scene {
         .await;
     }
 
+    /// Waits until the group has settled something, and has said of every partition where it is.
+    pub async fn settles_everywhere(&self) {
+        self.settles().await;
+        self.until("the group has a committed offset everywhere", || async {
+            self.lag()
+                .await
+                .is_some_and(|lags| lags.iter().all(|lag| lag.committed.is_some()))
+        })
+        .await;
+    }
+
     pub async fn caught_up(&self) {
         self.until("the group has caught up", || async {
             self.lag().await.is_some_and(|lags| {

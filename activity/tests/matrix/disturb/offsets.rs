@@ -78,12 +78,13 @@ pub async fn offsets_set_back(scene: &mut Scene) {
 }
 
 pub async fn retention_passed(scene: &mut Scene) {
-    match scene.cell.at {
-        Some(_) => {
-            let first = scene.start_armed(Action::Kill);
-            scene.died(first).await;
-        }
-        None => stop_half_way(scene).await,
+    // What was lost of a partition can be told from where the group was in it: nowhere, and it begins with what there is.
+    let first = scene.start();
+    scene.settles_everywhere().await;
+    scene.stop(first).await;
+    if scene.cell.at.is_some() {
+        let armed = scene.start_armed(Action::Kill);
+        scene.died(armed).await;
     }
     let unread = |lag: &PartitionLag| lag.end - lag.committed.unwrap_or(0);
     scene
