@@ -91,10 +91,11 @@ pub async fn hung(stack: &Stack, scene: &mut Scene, service: Service, length: Du
     scene.settles().await;
     signal(stack.process_id(service).unwrap(), "STOP");
     scene.disturbed().await;
+    // On a busy machine it can take the whole outage until something is sent.
+    scene.says(consumer, UNSETTLED).await;
     // The outage's length is what is tested.
     tokio::time::sleep(length).await;
     signal(stack.process_id(service).unwrap(), "CONT");
-    scene.says(consumer, UNSETTLED).await;
 }
 
 /// `code`: the error that ClickHouse gives and counts; the restart alone would make inserts fail for a while, too.
