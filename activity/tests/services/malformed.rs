@@ -32,10 +32,10 @@ fn good_messages_are_processed_and_bad_ones_are_dead_letters_with_their_place_an
             (22_000, 2_000)
         );
         assert_eq!(reports[0].rows.values().sum::<u64>(), 20_000);
-        // A click that is taken goes through three stages.
+        // A click that is taken goes through two stages.
         assert_eq!(
             reports[1].events,
-            reports[1].dead_letters + 3 * reports[1].rows["fraud_scores"]
+            reports[1].dead_letters + 2 * reports[1].rows["fraud_scores"]
         );
         let letters = dead_letters(&world, "analytics");
         assert_eq!(letters.values().sum::<u64>(), 2_000);

@@ -23,7 +23,7 @@ const UPDATE_MS: i64 = 300_000;
 /// What the latest click counts in a user's standing.
 const LATEST_CLICK: f32 = 0.2;
 
-/// The actors of one partition of the last stage.
+/// All actors.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Episodes {
     actors: [Lru<Actor>; 3],

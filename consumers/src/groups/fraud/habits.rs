@@ -71,6 +71,11 @@ impl<const MEMORY: u8> Mean<MEMORY> {
         self.mean += (value - self.mean) / f32::from(self.values);
     }
 
+    /// The mean; 0 without values.
+    pub(super) fn mean(&self) -> f32 {
+        self.mean
+    }
+
     /// The mean, once there are so many values.
     pub(super) fn of_at_least(&self, values: u8) -> Option<f32> {
         (self.values >= values).then_some(self.mean)

@@ -16,89 +16,66 @@ use crate::{Model, Models};
 const NOTHING_ODD: f32 = -5.0;
 /// The logit that a family adds at the highest surprise.
 const FAMILY_MAX: f32 = 4.0;
-/// Steps of a surprise on its way between stages: a nat has so many.
-const STEPS: f32 = 36.0;
-/// A sign of less surprise is no reason, and its figures do not travel.
-const REASON_MIN: f32 = 2.5;
+/// A sign of less surprise is no reason.
+pub(super) const REASON_MIN: f32 = 2.5;
 /// Reasons of a click.
 const REASONS_MAX: usize = 5;
 
-/// What the stages so far found of one click.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What is odd about one click.
+#[derive(Clone, Debug)]
 pub(super) struct Readings {
-    /// Surprise of each sign, in steps.
-    surprises: Vec<u8>,
-    /// Figures of the signs that may become reasons.
-    figures: Vec<(u8, f32, f32)>,
+    /// Surprise of each sign, in nats.
+    surprises: [f32; SIGNS.len()],
+    /// Figures of each sign.
+    figures: [Figures; SIGNS.len()],
 }
 
 impl Default for Readings {
     fn default() -> Self {
         Self {
-            surprises: vec![0; SIGNS.len()],
-            figures: Vec::new(),
+            surprises: [0.0; SIGNS.len()],
+            figures: [[0.0; 2]; SIGNS.len()],
         }
     }
 }
 
 impl Readings {
-    /// Whether they have the form that this code gives them.
-    pub(super) fn fit(&self) -> bool {
-        self.surprises.len() == SIGNS.len()
-    }
-
-    pub(super) fn note(&mut self, sign: usize, surprise: f32, [first, second]: Figures) {
-        if let Some(noted) = self.surprises.get_mut(sign) {
-            *noted = (surprise * STEPS).round() as u8;
+    pub(super) fn note(&mut self, sign: usize, surprise: f32, figures: Figures) {
+        if let (Some(noted), Some(of)) = (self.surprises.get_mut(sign), self.figures.get_mut(sign))
+        {
+            (*noted, *of) = (surprise, figures);
         }
-        if surprise >= REASON_MIN {
-            self.figures.push((sign as u8, first, second));
-        }
-    }
-
-    /// Surprise of each sign, in nats.
-    fn surprises(&self) -> impl Iterator<Item = f32> + '_ {
-        self.surprises.iter().map(|steps| f32::from(*steps) / STEPS)
     }
 
     /// As they are stored, and weighed: from 0 (nothing odd) to 1 (one actor in a thousand).
-    pub(super) fn features(&self) -> Vec<f32> {
-        self.surprises()
-            .map(|surprise| surprise / SURPRISE_MAX)
-            .collect()
+    pub(super) fn features(&self) -> [f32; SIGNS.len()] {
+        self.surprises.map(|surprise| surprise / SURPRISE_MAX)
     }
 
     /// What speaks most for a script by these weights, in words.
     fn reasons(&self, weight: impl Fn(usize) -> f32) -> Vec<String> {
-        let mut reasons: Vec<(f32, &(u8, f32, f32))> = self
-            .figures
+        let mut reasons: Vec<(f32, usize)> = self
+            .surprises
             .iter()
-            .filter_map(|figures| {
-                let sign = usize::from(figures.0);
-                let part = weight(sign) * f32::from(*self.surprises.get(sign)?);
-                (part > 0.0).then_some((part, figures))
-            })
+            .enumerate()
+            .filter(|(_, surprise)| **surprise >= REASON_MIN)
+            .map(|(sign, surprise)| (weight(sign) * surprise, sign))
+            .filter(|(part, _)| *part > 0.0)
             .collect();
         reasons.sort_by(|a, b| b.0.total_cmp(&a.0));
-        reasons
-            .into_iter()
-            .take(REASONS_MAX)
-            .filter_map(|(_, (sign, first, second))| {
-                let sign = SIGNS.get(usize::from(*sign))?;
-                Some(format!(
-                    "{}: {}",
-                    sign.name,
-                    (sign.words)([*first, *second])
-                ))
-            })
-            .collect()
+        let words = |sign: usize| {
+            let (sign, figures) = (SIGNS.get(sign)?, self.figures.get(sign)?);
+            Some(format!("{}: {}", sign.name, (sign.words)(*figures)))
+        };
+        let parts = reasons.into_iter().take(REASONS_MAX);
+        parts.filter_map(|(_, sign)| words(sign)).collect()
     }
 }
 
 /// The score without labels; `but` is left out.
 fn unsupervised(readings: &Readings, but: Option<Id>) -> f32 {
     let mut families = [0.0_f32; FAMILIES];
-    for (index, (sign, surprise)) in SIGNS.iter().zip(readings.surprises()).enumerate() {
+    for (index, (sign, surprise)) in SIGNS.iter().zip(readings.surprises).enumerate() {
         if but.is_none_or(|but| but as usize != index) {
             let family = &mut families[sign.family as usize];
             *family = family.max(surprise / SURPRISE_MAX * sign.trust.sqrt());
@@ -170,7 +147,7 @@ impl Judge {
                 readings.reasons(|sign| SIGNS.get(sign).map_or(0.0, |sign| sign.trust)),
             ),
             Some((bias, weights)) => {
-                let weighed = readings.surprises().zip(weights);
+                let weighed = readings.surprises.iter().zip(weights);
                 let logit: f32 = weighed
                     .map(|(surprise, weight)| surprise / SURPRISE_MAX * weight)
                     .sum();

@@ -74,11 +74,10 @@ impl Norm {
     /// What is odd is odd by general grounds and on this site: the root of both surprises. A site where many scripts click does not make them usual at once, and
     /// one whose people are alike does not make a small difference odd.
     fn surprise(&self, sign: &Sign, value: f32) -> f32 {
-        let odd = ((value - sign.usual) / (sign.rare - sign.usual)).clamp(0.0, 1.0);
         // Its whole bin counts as no less odd: many values are counts, and equal.
         let values = |bin: usize| self.at_least.get(bin).copied().unwrap_or(0) as f32;
         let at_least = values(place(sign, value));
-        let general = SURPRISE_MAX * odd;
+        let general = general_surprise(sign, value);
         let tail = (ASSUMED * (-general).exp() + at_least) / (ASSUMED + values(0));
         let here = (-tail.ln()).clamp(0.0, SURPRISE_MAX);
         (general * here).sqrt()
@@ -98,6 +97,16 @@ impl Norm {
             .take(bin + 1)
             .for_each(|values| *values += 1);
     }
+}
+
+/// How surprising a value is by general grounds, in nats.
+fn general_surprise(sign: &Sign, value: f32) -> f32 {
+    SURPRISE_MAX * ((value - sign.usual) / (sign.rare - sign.usual)).clamp(0.0, 1.0)
+}
+
+/// Whether a value may surprise so much, whatever is usual on the site.
+pub(super) fn may_surprise(sign: &Sign, value: f32, surprise: f32) -> bool {
+    general_surprise(sign, value) * SURPRISE_MAX >= surprise * surprise
 }
 
 /// The bin of a value; the ends hold what is beyond them.

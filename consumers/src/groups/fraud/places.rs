@@ -1,4 +1,4 @@
-//! Stages 2 and 3: what an address, and what a device, did lately, and who its other users are.
+//! What an address, and what a device, did lately, and who its other users are.
 //!
 //! About 430 bytes a place. Many users behind one address say little: a carrier's gateway has thousands. What counts is what these users are like.
 
@@ -18,7 +18,7 @@ use crate::windows::{LastGaps, SlidingCount};
 /// Fewer other users do not show what a place's users are like.
 const OTHERS_MIN: u32 = 2;
 
-/// One stage's places, in one partition.
+/// Addresses, or devices.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Places {
     places: Lru<Place>,
@@ -60,18 +60,20 @@ impl Places {
         Ok(self)
     }
 
-    /// Takes one click at a place; `counterpart` is the device where the place is an address, and the address where it is a device.
+    /// Takes one click at a place by a user of such suspicion; `counterpart` is the device where the place is an address, and the address where it is a device.
     pub(super) fn note(
         &mut self,
         place: &str,
         counterpart: Option<&str>,
         click: &Passing<'_>,
+        suspicion: f32,
         readings: &mut Readings,
     ) {
         let at_ms = click.received_at_ms;
         self.clock.note(at_ms);
         let place = self.places.touch(fingerprint(place));
-        let (values, figures) = place.note(counterpart.map(fingerprint), click, self.clock);
+        let (values, figures) =
+            place.note(counterpart.map(fingerprint), click, suspicion, self.clock);
         for (sign, surprise) in self.norms.surprises(&values) {
             readings.note(sign, surprise, figures[sign - self.first]);
         }
@@ -88,6 +90,7 @@ impl Place {
         &mut self,
         counterpart: Option<u64>,
         click: &Passing<'_>,
+        suspicion: f32,
         clock: Clock,
     ) -> (Values, [[f32; 2]; PLACE_SIGNS]) {
         let at_ms = click.received_at_ms;
@@ -124,19 +127,19 @@ impl Place {
                 [seconds, rhythm.variation * 100.0],
             );
         }
-        if let Some(target) = click.target {
+        if let Some(target) = click.seen.target {
             self.targets.add(target);
         }
         if let Some((fewness, distinct)) = self.targets.fewness() {
             note(Id::AddressFew, fewness, [distinct, 16.0]);
         }
-        if let Some(number) = click.number {
+        if let Some(number) = click.seen.number {
             self.sequence.add(number);
         }
         if let Some(share) = self.sequence.share() {
             note(Id::AddressSequence, share, [share * 100.0, 0.0]);
         }
-        let others = self.latest.add(user, click.suspicion, click.is_new);
+        let others = self.latest.add(user, suspicion, click.seen.is_new);
         if let Some(others) = others.filter(|others| others.count >= OTHERS_MIN) {
             let count = others.count as f32;
             note(

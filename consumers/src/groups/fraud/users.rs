@@ -1,15 +1,15 @@
-//! Stage 1, beside the partitions of `clicks`: what a user did lately, and what the targets are like that the user goes to.
+//! Stage 1, beside the partitions of `clicks`: what a user did lately.
 //!
-//! About 760 bytes a user and 60 bytes a target. Clocks are the collecting service's (`received_at`), because a script sets its own as it likes.
+//! About 700 bytes a user. Clocks are the collecting service's (`received_at`), because a script sets its own as it likes.
 
 use activity_schemas::ClickEvent;
 use serde::{Deserialize, Serialize};
 
+use super::filled;
 use super::habits::{Clock, DAY_MS, Distinct, Mean, Repeats, Sequence, Targets, number};
-use super::judge::{Readings, suspicion};
-use super::norms::{Norms, counts};
-use super::signs::{Figures, Id, USER_SIGNS};
-use crate::StaleSnapshot;
+use super::judge::REASON_MIN;
+use super::norms::{counts, may_surprise};
+use super::signs::{Figures, Id, SIGNS, Sign, USER_SIGNS};
 use crate::fingerprint::{fingerprint, fingerprint_of_kind};
 use crate::lru::Lru;
 use crate::windows::{ActiveHours, LastGaps, SlidingCount};
@@ -22,21 +22,14 @@ pub(super) const GAPS_MIN: usize = 8;
 const NEW_MS: i64 = 3_600_000;
 /// A change of device within that time is a switch.
 const SWITCH_MS_MAX: u32 = 600_000;
-/// As many clicks of everybody stand before a user's first.
-const PRIOR_CLICKS: f32 = 3.0;
+/// Steps of a value within its sign's range, on its way to stage 2.
+const STEPS: f32 = 254.0;
 
 /// Stage 1 of one partition.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Users {
     users: Lru<User>,
-    targets: Lru<Target>,
-    norms: Norms,
     clock: Clock,
-    /// Users that were new so far.
-    users_seen: u64,
-    without_page: Mean<255>,
-    jumping: Mean<255>,
-    suspicion: Mean<255>,
 }
 
 /// What one user did lately.
@@ -62,9 +55,6 @@ struct User {
     hours: ActiveHours,
     without_page: Mean<64>,
     jumping: Mean<64>,
-    rarity: Mean<32>,
-    company: Mean<32>,
-    surge: Mean<16>,
     switching: Mean<16>,
     addresses: Distinct<1>,
     devices: Distinct<1>,
@@ -74,65 +64,107 @@ struct User {
     visits_today: f32,
 }
 
-/// What a target is like.
-#[derive(Clone, Default, Serialize, Deserialize)]
-struct Target {
-    first_ms: i64,
-    users: f32,
-    clicks: f32,
-    lately: SlidingCount<600_000>,
-    suspicion: Mean<64>,
-}
-
-/// What stage 1 finds of one click.
-pub(super) struct Found {
-    pub(super) readings: Readings,
-    /// How suspicious the user is by itself, 0 to 1.
-    pub(super) suspicion: f32,
-    pub(super) is_new: bool,
+/// What stage 1 sees of a click, for stage 2.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Seen {
+    /// Each sign's value as its place in the sign's range, from 1 to 255; 0: not known.
+    values: [u8; USER_SIGNS],
+    /// Figures of what may become a reason.
+    figures: Vec<(u8, f32, f32)>,
     pub(super) target: Option<u64>,
+    /// In the target's name.
     pub(super) number: Option<i64>,
+    /// The user was not seen at the target since the day before.
+    pub(super) is_first_visit: bool,
+    /// The user came up a short while ago.
+    pub(super) is_new: bool,
+    /// The user counts for the norms at this click.
+    pub(super) is_sample: bool,
+    /// Clicks that the two shares are of.
+    pub(super) page_clicks: u8,
+    /// Share of the user's clicks that name no page.
+    pub(super) without_page: f32,
+    /// Share of the user's clicks on pages that no earlier click led to.
+    pub(super) jumping: f32,
 }
 
-type Values = [Option<f32>; USER_SIGNS];
+/// The value of each of a user's signs, where it is known.
+pub(super) type Values = [Option<f32>; USER_SIGNS];
+
+impl Seen {
+    fn new(values: &Values, figures: &[Figures; USER_SIGNS]) -> Self {
+        let known = || SIGNS.iter().zip(values).enumerate();
+        let mut steps = [0; USER_SIGNS];
+        for (step, (sign, value)) in steps.iter_mut().zip(SIGNS.iter().zip(values)) {
+            *step = value.map_or(0, |value| step_of(sign, value));
+        }
+        let telling = known().filter_map(|(index, (sign, value))| {
+            let [first, second] = figures[index];
+            may_surprise(sign, (*value)?, REASON_MIN).then_some((index as u8, first, second))
+        });
+        Self {
+            values: steps,
+            figures: telling.collect(),
+            target: None,
+            number: None,
+            is_first_visit: false,
+            is_new: false,
+            is_sample: false,
+            page_clicks: 0,
+            without_page: 0.0,
+            jumping: 0.0,
+        }
+    }
+
+    /// Values and figures of a user's signs; those that need the site are not known yet.
+    pub(super) fn signs(&self) -> (Values, [Figures; USER_SIGNS]) {
+        let mut values = [None; USER_SIGNS];
+        for (value, (sign, step)) in values.iter_mut().zip(SIGNS.iter().zip(self.values)) {
+            let (from, to) = sign.range;
+            *value = (step > 0).then(|| from + f32::from(step - 1) / STEPS * (to - from));
+        }
+        let mut figures = [[0.0; 2]; USER_SIGNS];
+        for (sign, first, second) in &self.figures {
+            if let Some(figures) = figures.get_mut(usize::from(*sign)) {
+                *figures = [*first, *second];
+            }
+        }
+        (values, figures)
+    }
+}
+
+/// Where a value lies in its sign's range, from 1 to 255.
+fn step_of(sign: &Sign, value: f32) -> u8 {
+    let (from, to) = sign.range;
+    1 + (((value - from) / (to - from)).clamp(0.0, 1.0) * STEPS).round() as u8
+}
 
 impl Users {
     pub(super) fn new(actors_max: usize) -> Self {
         Self {
             users: Lru::new(actors_max),
-            targets: Lru::new(actors_max),
-            norms: Norms::new(0, USER_SIGNS),
             clock: Clock::default(),
-            users_seen: 0,
-            without_page: Mean::default(),
-            jumping: Mean::default(),
-            suspicion: Mean::default(),
         }
     }
 
-    pub(super) fn bounded(mut self, actors_max: usize) -> Result<Self, StaleSnapshot> {
-        if !self.norms.fit(0, USER_SIGNS) {
-            return Err(StaleSnapshot("norms of other signs".to_owned()));
+    pub(super) fn bounded(self, actors_max: usize) -> Self {
+        Self {
+            users: self.users.bounded(actors_max),
+            clock: self.clock,
         }
-        self.users = self.users.bounded(actors_max);
-        self.targets = self.targets.bounded(actors_max);
-        Ok(self)
     }
 
     /// Takes one click.
-    pub(super) fn note(&mut self, click: &ClickEvent<'_>, at_ms: i64) -> Found {
-        let filled = |field: Option<&str>| field.filter(|text| !text.is_empty()).map(fingerprint);
+    pub(super) fn note(&mut self, click: &ClickEvent<'_>, at_ms: i64) -> Seen {
         let target_name = [click.item_id, click.element, click.page]
             .into_iter()
-            .flatten()
-            .find(|text| !text.is_empty());
+            .find_map(filled);
         let target = target_name.map(fingerprint);
+        let number = click.item_id.and_then(number);
         let user = self.users.touch(fingerprint(click.user_id));
         if user.first_ms == 0 {
             user.first_ms = at_ms.max(1);
-            self.users_seen += 1;
         }
-        let number = click.item_id.and_then(number);
         let mut figures = [[0.0; 2]; USER_SIGNS];
         let mut values: Values = [None; USER_SIGNS];
         let mut note = |id: Id, value: Option<f32>, of: Figures| {
@@ -142,45 +174,23 @@ impl Users {
         self.clock.note(at_ms);
         user.note_rate(at_ms, &self.clock, &mut note);
         let gap_ms = user.note_rhythm(at_ms, &self.clock, &mut note);
-        user.note_address(filled(click.ip), at_ms, &mut note);
-        user.note_device(filled(click.device_id), gap_ms, at_ms, &mut note);
-        user.note_page(click, (&self.without_page, &self.jumping), &mut note);
-        let mut first_visit = None;
-        if let Some(target) = target {
-            user.note_path(target, number, &mut note);
-            let is_first = user.distinct.add(target, at_ms);
-            let entry = self.targets.touch(target);
-            user.note_target(
-                entry,
-                is_first,
-                (self.users_seen, at_ms),
-                &self.suspicion,
-                &mut note,
-            );
-            first_visit = is_first.then_some(entry);
-        }
+        user.note_address(filled(click.ip).map(fingerprint), at_ms, &mut note);
+        let device = filled(click.device_id).map(fingerprint);
+        user.note_device(device, gap_ms, at_ms, &mut note);
+        user.note_page(click);
         user.note_user_agent(click, &mut note);
-        let mut readings = Readings::default();
-        for (sign, surprise) in self.norms.surprises(&values) {
-            readings.note(sign, surprise, figures[sign]);
-        }
-        let suspicion = suspicion(&readings, Id::Company);
-        if let Some(target) = first_visit {
-            target.suspicion.add(suspicion);
-        }
-        if user.is_sample(at_ms) {
-            self.norms.learn(&values);
-            self.suspicion.add(suspicion);
-            self.without_page
-                .add(user.without_page.with_prior(0.0, 0.0));
-            self.jumping.add(user.jumping.with_prior(0.0, 0.0));
-        }
-        Found {
-            readings,
-            suspicion,
-            is_new: at_ms - user.first_ms < NEW_MS,
+        let is_first_visit =
+            target.is_some_and(|target| user.note_target(target, number, at_ms, &mut note));
+        Seen {
             target,
             number,
+            is_first_visit,
+            is_new: at_ms - user.first_ms < NEW_MS,
+            is_sample: user.is_sample(at_ms),
+            page_clicks: user.without_page.values(),
+            without_page: user.without_page.mean(),
+            jumping: user.jumping.mean(),
+            ..Seen::new(&values, &figures)
         }
     }
 }
@@ -251,12 +261,14 @@ impl User {
         gap_ms
     }
 
-    fn note_path(
+    /// Tells whether the user was not there before.
+    fn note_target(
         &mut self,
         target: u64,
         number: Option<i64>,
+        at_ms: i64,
         note: &mut impl FnMut(Id, Option<f32>, Figures),
-    ) {
+    ) -> bool {
         self.targets.add(target);
         self.path.add(target);
         let path = self.path.share();
@@ -273,51 +285,15 @@ impl User {
             sequence,
             [sequence.unwrap_or(0.0) * 100.0, 0.0],
         );
-    }
-
-    fn note_target(
-        &mut self,
-        target: &mut Target,
-        is_first: bool,
-        (users_seen, at_ms): (u64, i64),
-        usual_suspicion: &Mean<255>,
-        note: &mut impl FnMut(Id, Option<f32>, Figures),
-    ) {
-        if target.first_ms == 0 {
-            target.first_ms = at_ms.max(1);
-        }
-        let lately = target.lately.add(at_ms);
-        let age = ((at_ms - target.first_ms) as f32 / 600_000.0).max(1.0);
-        let factor = (lately + 2.0) / (target.clicks / age + 2.0);
-        target.clicks += 1.0;
-        self.surge.add(factor.ln());
-        let surge = self.surge.of_at_least(4);
-        note(Id::Surge, surge, [surge.unwrap_or(0.0).exp(), 0.0]);
-        if is_first {
-            let odds = (users_seen as f32 + 1.0) / (target.users + 0.5);
-            self.rarity.add(odds.ln());
-            // What was said of the target before this user came.
-            let usual = usual_suspicion.with_prior(0.05, 4.0);
-            self.company.add(target.suspicion.with_prior(usual, 3.0));
-            target.users += 1.0;
-        }
+        let is_first = self.distinct.add(target, at_ms);
         let distinct = self.distinct.count();
         note(Id::Many, Some(distinct.max(1.0).ln()), [distinct, 0.0]);
-        let rarity = self.rarity.of_at_least(1);
-        note(Id::Rare, rarity, [rarity.unwrap_or(0.0).exp(), 0.0]);
-        let company = self.company.of_at_least(1);
-        note(Id::Company, company, [company.unwrap_or(0.0) * 100.0, 0.0]);
+        is_first
     }
 
-    /// A person clicks on a page, and came there by a click on it or a click that led to it; a script calls targets. A user of few clicks is taken to be like
-    /// everybody.
-    fn note_page(
-        &mut self,
-        click: &ClickEvent<'_>,
-        (without_page, jumping): (&Mean<255>, &Mean<255>),
-        note: &mut impl FnMut(Id, Option<f32>, Figures),
-    ) {
-        let page = click.page.filter(|page| !page.is_empty());
+    /// A person clicks on a page, and came there by a click on it or a click that led to it; a script calls targets.
+    fn note_page(&mut self, click: &ClickEvent<'_>) {
+        let page = filled(click.page);
         self.without_page.add(f32::from(u8::from(page.is_none())));
         let names = page.map(place_names);
         let leads = names.is_some_and(|names| names.iter().any(|name| self.pages.contains(*name)));
@@ -329,21 +305,6 @@ impl User {
         if let Some(item) = click.item_id {
             self.pages.add_new(fingerprint(item));
         }
-        let of = f32::from(self.without_page.values());
-        let share = |own: &Mean<64>, all: &Mean<255>| {
-            own.with_prior(all.with_prior(0.3, 8.0), PRIOR_CLICKS)
-        };
-        let count = |own: &Mean<64>| (own.with_prior(0.0, 0.0) * of).round();
-        note(
-            Id::NoPage,
-            Some(share(&self.without_page, without_page)),
-            [count(&self.without_page), of],
-        );
-        note(
-            Id::Jumps,
-            Some(share(&self.jumping, jumping)),
-            [count(&self.jumping), of],
-        );
     }
 
     fn note_address(
@@ -495,6 +456,24 @@ mod tests {
             "",
         ] {
             assert!(!declares_a_script(person), "{person}");
+        }
+    }
+
+    #[test]
+    fn what_stage_2_is_told_of_a_value_is_right_within_a_step() {
+        for (index, sign) in SIGNS.iter().enumerate().take(USER_SIGNS) {
+            let (from, to) = sign.range;
+            for share in [-0.5, 0.0, 0.013, 0.5, 0.77, 1.0, 1.5] {
+                let value = from + share * (to - from);
+                let mut values: Values = [None; USER_SIGNS];
+                values[index] = Some(value);
+                let (told, figures) = Seen::new(&values, &[[3.0, 4.0]; USER_SIGNS]).signs();
+                let off = (told[index].unwrap() - value.clamp(from, to)).abs();
+                assert!(off <= (to - from) / STEPS, "{}: {off}", sign.name);
+                let odd = value >= sign.rare;
+                assert!(!odd || figures[index] == [3.0, 4.0], "{}", sign.name);
+                assert_eq!(told.iter().flatten().count(), 1);
+            }
         }
     }
 
