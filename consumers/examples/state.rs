@@ -1,6 +1,8 @@
-//! What the state of each group costs: memory for a million users and for 100,000 items, time for an event of each stage, and the size of snapshots.
+//! What the groups cost without I/O: memory for a million users and for 100,000 items, the size of snapshots, and what a stage takes in a second on one core;
+//! of the one ordered stage of a group that has one, apart.
 //!
-//! Users click and watch items by Zipf's law, each the same number of times; memory is what the process has resident more than before.
+//! Users click and watch items by Zipf's law, each the same number of times. Memory is what the process has resident more than before; each figure is from a
+//! process of its own.
 //!
 //! ```text
 //! cargo run --release -p activity-consumers --example state -- [USERS] [EVENTS_PER_USER] [ITEMS]
@@ -9,9 +11,10 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use activity_consumers::{Group, NoHeaders, Settings};
+use activity_consumers::{NoHeaders, Settings};
 use activity_schemas::{CLICKS, ClickEvent, Event, Topic, WATCHES, WatchAction, WatchEvent};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -21,55 +24,115 @@ const BATCH: u64 = 10_000;
 const START_MS: i64 = 1_767_225_600_000;
 /// Between two events: 10,000 a second.
 const STEP_MICROS: i64 = 100;
+/// Items more, for what an item costs.
+const MORE_ITEMS: u64 = 100_000;
+/// As the first argument: this process measures one group.
+const ONE: &str = "one";
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let mut number = |default: u64| arguments.next().map_or(Ok(default), |text| text.parse());
-    let (users, each, items) = (number(100_000)?, number(20)?, number(20_000)?);
+type Failed = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Failed> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [one, group, users, each, items] = &arguments[..]
+        && one == ONE
+    {
+        let traffic = Traffic {
+            users: users.parse()?,
+            each: each.parse()?,
+            items: items.parse()?,
+        };
+        let measured = measure(group, traffic)?;
+        println!("{}", measured.map(|figure| figure.to_string()).join(" "));
+        return Ok(());
+    }
+    let number =
+        |at: usize, default: u64| arguments.get(at).map_or(Ok(default), |text| text.parse());
+    let traffic = Traffic {
+        users: number(0, 100_000)?,
+        each: number(1, 20)?,
+        items: number(2, 20_000)?,
+    };
+    let Traffic { users, each, items } = traffic;
     println!("{users} users, {each} events of each, {items} items");
-    println!("group            state MB  MB a million users  snapshot MB  µs an event");
-    for name in ["analytics", "recommendation", "fraud"] {
-        measure(support::group(name), users, each, items)?;
+    println!(
+        "group            MB a million users  MB 100,000 items  snapshot MB  events a second beside the source  messages a second in the ordered stage"
+    );
+    for group in ["analytics", "recommendation", "fraud"] {
+        let [state, snapshots, first, ordered] = apart(group, traffic)?;
+        let more = Traffic {
+            items: items + MORE_ITEMS,
+            ..traffic
+        };
+        let [with_more, ..] = apart(group, more)?;
+        let ordered = if ordered > 0.0 {
+            format!("{ordered:.0}")
+        } else {
+            "none".to_owned()
+        };
+        println!(
+            "{group:<16} {:>18.0} {:>17.1} {:>12.1} {first:>34.0} {ordered:>39}",
+            state / users as f64,
+            (with_more - state) / 1e6,
+            snapshots / 1e6,
+        );
     }
     Ok(())
 }
 
-/// Runs a group over the traffic and says what it has come to.
-fn measure(
-    group: &'static Group,
+#[derive(Clone, Copy)]
+struct Traffic {
     users: u64,
     each: u64,
     items: u64,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let settings = Settings::default();
-    let mut bench = support::Bench::new(group, settings);
+}
+
+/// Bytes of state, bytes of snapshots, events a second of the first stages, messages a second of those behind them.
+type Measured = [f64; 4];
+
+/// Measures in a process of its own, whose memory nothing else has used.
+fn apart(group: &str, traffic: Traffic) -> Result<Measured, Failed> {
+    let numbers = [traffic.users, traffic.each, traffic.items].map(|number| number.to_string());
+    let child = Command::new(std::env::current_exe()?)
+        .args([ONE, group])
+        .args(numbers)
+        .output()?;
+    let text = String::from_utf8(child.stdout)?;
+    let figures: Result<Vec<f64>, _> = text.split_whitespace().map(str::parse).collect();
+    figures?
+        .try_into()
+        .map_err(|_| format!("{group}: {}", String::from_utf8_lossy(&child.stderr)).into())
+}
+
+/// Runs a group over the traffic.
+fn measure(group: &str, traffic: Traffic) -> Result<Measured, Failed> {
+    let mut bench = support::Bench::new(support::group(group), Settings::default());
     let mut random = ChaCha8Rng::seed_from_u64(7);
     let before = resident_bytes()?;
-    let mut took = Duration::ZERO;
-    let total = users * each;
+    let (mut first, mut ordered) = (Duration::ZERO, Duration::ZERO);
+    let total = traffic.users * traffic.each;
     for batch in 0..total / BATCH {
         let events: Vec<Happened> = (batch * BATCH..(batch + 1) * BATCH)
-            .map(|n| Happened::draw(n, users, items, &mut random))
+            .map(|n| Happened::draw(n, traffic.users, traffic.items, &mut random))
             .collect();
         let start = Instant::now();
         for event in &events {
             let (topic, event) = event.event();
             bench.feed(topic, 0, event, &NoHeaders, START_MS);
         }
+        first += start.elapsed();
+        let start = Instant::now();
         drop(bench.end_batch());
-        took += start.elapsed();
+        ordered += start.elapsed();
     }
     let state = resident_bytes()?.saturating_sub(before);
     let snapshots: usize = bench.snapshots().iter().map(Vec::len).sum();
-    println!(
-        "{:<16} {:>8.1} {:>19.0} {:>12.1} {:>12.2}",
-        group.name,
-        state as f64 / 1e6,
-        state as f64 / users as f64,
-        snapshots as f64 / 1e6,
-        took.as_secs_f64() * 1e6 / total as f64,
-    );
-    Ok(())
+    let (events, messages) = bench.taken();
+    Ok([
+        state as f64,
+        snapshots as f64,
+        events as f64 / first.as_secs_f64(),
+        messages as f64 / ordered.as_secs_f64(),
+    ])
 }
 
 /// One event, owned.

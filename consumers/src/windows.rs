@@ -1,6 +1,6 @@
 //! What an actor did lately, in a few bytes and constant time an event: counts in a sliding window, the latest gaps, hours of a day.
 //!
-//! Time comes from the events and may step back (late events, another collector's clock): a time before the latest one counts as the latest one.
+//! Time comes from the events and may step back (late events, another collector's clock, a source partition that is read behind the others).
 
 use serde::{Deserialize, Serialize};
 
@@ -17,10 +17,18 @@ pub(crate) struct SlidingCount<const WIDTH_MS: i64> {
 }
 
 impl<const WIDTH_MS: i64> SlidingCount<WIDTH_MS> {
-    /// Counts one event and tells how many the window holds, this one included.
+    /// Counts one event and tells how many the window holds that ends with it, this one included. A late event counts where it belongs, and of the time before
+    /// both buckets nothing is known any more: counted as of now, a backlog would look like a rush.
     pub(crate) fn add(&mut self, at_ms: i64) -> f32 {
-        let bucket = at_ms.div_euclid(WIDTH_MS).max(self.bucket);
-        if bucket != self.bucket {
+        let bucket = at_ms.div_euclid(WIDTH_MS);
+        if bucket < self.bucket {
+            if bucket + 1 < self.bucket {
+                return 1.0;
+            }
+            self.previous = self.previous.saturating_add(1);
+            return self.previous as f32;
+        }
+        if bucket > self.bucket {
             let follows = bucket == self.bucket + 1;
             self.previous = if follows { self.current } else { 0 };
             self.current = 0;
@@ -144,7 +152,10 @@ mod tests {
         assert_eq!(count.add(1000), 4.0);
         assert_eq!(count.add(1500), 3.5);
         assert_eq!(count.add(9000), 1.0);
-        assert_eq!(count.add(2000), 2.0, "a late event counts where time is");
+        assert_eq!(count.add(8500), 1.0, "a late event counts where it belongs");
+        assert_eq!(count.add(9000), 3.0);
+        assert_eq!(count.add(2000), 1.0, "nothing is known of that time");
+        assert_eq!(count.add(9000), 4.0);
     }
 
     #[test]

@@ -171,6 +171,18 @@ impl Bench {
         all
     }
 
+    /// Events that the first stages have taken, and messages that those behind them have.
+    pub fn taken(&self) -> (i64, i64) {
+        let of = |content: Content| {
+            let stages = self.stages.iter();
+            let stages = stages.filter(|stage| stage.topic.content == content);
+            stages.map(|stage| stage.next_offset).sum::<i64>()
+        };
+        let derived = of(Content::Derived);
+        let all: i64 = self.stages.iter().map(|stage| stage.next_offset).sum();
+        (all - derived, derived)
+    }
+
     /// The state of every stage.
     pub fn snapshots(&self) -> Vec<Vec<u8>> {
         self.stages
