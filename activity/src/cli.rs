@@ -8,6 +8,7 @@ use activity_producer::args::scenario_help;
 use activity_producer::traffic::scenario::Scenario;
 use activity_producer::{ReplayArgs, SimulateArgs};
 use activity_runtime::RuntimeSettings;
+use activity_viewer::ViewerSettings;
 use clap::builder::TypedValueParser as _;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
@@ -86,6 +87,8 @@ pub enum Verb {
     /// Teach the group fraud what attacks look like.
     #[command(subcommand)]
     Fraud(FraudVerb),
+    /// Serve the dashboards as web pages: those that open in Grafana too, drawn without it.
+    View(ViewArgs),
     /// Show the settings in force.
     Config(OutputArgs),
 }
@@ -195,6 +198,9 @@ pub struct UpArgs {
     /// Services and groups only.
     #[arg(long, conflicts_with_all = ["events", "duration", "rate", "seed", "scenario"])]
     pub no_traffic: bool,
+    /// The dashboards' pages.
+    #[command(flatten)]
+    pub viewer: ViewerSettings,
     /// Form of the reconciliation.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -226,6 +232,14 @@ pub struct SetupArgs {
     /// How to print the result.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// `activity view`
+#[derive(Args, Debug)]
+pub struct ViewArgs {
+    /// Where, and what.
+    #[command(flatten)]
+    pub viewer: ViewerSettings,
 }
 
 /// `activity lag`

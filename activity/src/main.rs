@@ -12,6 +12,7 @@ mod settings_file;
 mod up;
 mod verbs;
 mod verify;
+mod view;
 
 use std::process::ExitCode;
 
@@ -113,6 +114,7 @@ async fn dispatch(cli: Cli, command: &clap::Command) -> anyhow::Result<Verdict> 
         }
         Verb::Quality(QualityVerb::Fraud(args)) => fraud::quality(&args, &targets()).await,
         Verb::Fraud(verb) => fraud::run(&verb, &targets()).await,
+        Verb::View(args) => view::run(&args, &targets(), stop()?).await,
         Verb::Config(args) => verbs::config(args, command),
     }
 }

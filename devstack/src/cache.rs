@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::clients::{self, Call};
 use crate::error::Doing;
-use crate::parts::{Part, Workshop};
+use crate::parts::{self, Part, Workshop};
 use crate::process::{Process, Spawner};
 use crate::{Progress, StackError, java, launch, logs, machine};
 
@@ -57,13 +57,20 @@ pub async fn prefetch(
             false => Ok(None),
         }
     };
-    let (kafka, registry, engine, java) = tokio::try_join!(
+    let (kafka, registry, engine, charts, java) = tokio::try_join!(
         cache.ensure(Part::Kafka),
         cache.ensure(Part::Registry),
         cache.ensure(Part::Engine),
+        cache.ensure(Part::Charts),
         java
     )?;
-    let parts = [Some(kafka), Some(registry), Some(engine), java];
+    let parts = [
+        Some(kafka),
+        Some(registry),
+        Some(engine),
+        Some(charts),
+        java,
+    ];
     Ok(Downloads {
         parts: parts
             .into_iter()
@@ -71,6 +78,19 @@ pub async fn prefetch(
             .map(|(_, download)| download)
             .collect(),
     })
+}
+
+/// The file of the chart library that the dashboards' pages draw with, fetched if it is not there yet. `cache_dir` as for [`prefetch`]; `executable` as in
+/// [`crate::StackOptions`].
+pub async fn chart_library(
+    cache_dir: Option<PathBuf>,
+    executable: Option<PathBuf>,
+    progress: Arc<dyn Progress>,
+) -> Result<PathBuf, StackError> {
+    let spawner = Spawner::new().doing(|| "starting a thread")?;
+    let cache = Cache::new(cache_dir, spawner, executable, progress)?;
+    let (home, _) = cache.ensure(Part::Charts).await?;
+    Ok(parts::charts_library(&home))
 }
 
 /// The cache, with all that fetching needs.
@@ -246,11 +266,11 @@ impl Cache {
             Some(executable) => launch::bound(executable, None, &call.program),
             None => std::process::Command::new(&call.program),
         };
-        command.args(call.first_args);
+        // In a folder of the cache, so that no project's settings around the user's folder change what is asked.
+        command.args(call.first_args).current_dir(partial);
         part.ask(&mut command, shop).doing(starting)?;
         let out = logs::open(log).doing(starting)?;
-        // In a folder of the cache, so that no project's settings around the user's folder change what is asked.
-        command.current_dir(partial).stdin(Stdio::null());
+        command.stdin(Stdio::null());
         command.stderr(out.try_clone().doing(starting)?).stdout(out);
         self.spawner.spawn(command).await.doing(starting)
     }

@@ -25,6 +25,27 @@ const WHERE_IS_IT: &str =
 /// The user whom an [`EngineTrouble`] befalls; no password, as `default`. The engine's own start-up query and devstack's probe run as `default` and must go on.
 pub const TROUBLED_USER: &str = "troubled";
 
+/// The user whom the dashboards' queries run as; no password, as `default`: it reads, and within limits.
+pub const VIEWER_USER: &str = "viewer";
+
+/// What holds for it. With `readonly` 1 a query cannot change its own settings, so these bounds hold whatever it says.
+const VIEWER_PROFILE: &str = "
+            <readonly>1</readonly>
+            <max_execution_time>30</max_execution_time>
+            <max_memory_usage>1073741824</max_memory_usage>
+            <max_bytes_before_external_group_by>536870912</max_bytes_before_external_group_by>
+            <max_result_rows>50000</max_result_rows>
+            <max_result_bytes>33554432</max_result_bytes>
+            <max_rows_to_read>2000000000</max_rows_to_read>
+            <max_concurrent_queries_for_user>16</max_concurrent_queries_for_user>
+            <output_format_json_quote_64bit_integers>0</output_format_json_quote_64bit_integers>
+            <priority>2</priority>";
+/// Tables alone: no function that reads a file or a URL.
+const VIEWER_GRANTS: &str = "
+            <grants>
+                <query>GRANT SELECT ON *.*</query>
+            </grants>";
+
 /// What an engine can be made to lack for queries of [`TROUBLED_USER`], for fault tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineTrouble {
@@ -88,12 +109,16 @@ fn config(memory_bytes_max: u64) -> String {
 
 /// Who may come in, and what holds for their queries.
 fn users(users: &[User], trouble: EngineTrouble) -> String {
-    // Any user of the engine can read files, so it serves loopback alone, and there a password guards nothing.
-    let open = [("default", "default"), (TROUBLED_USER, TROUBLED_USER)];
-    let open = open.map(|(name, profile)| user(name, "", profile));
+    // Any user of the engine but the viewer can read files, so it serves loopback alone, and there a password guards nothing.
+    let open = [
+        ("default", "default", ""),
+        (TROUBLED_USER, TROUBLED_USER, ""),
+        (VIEWER_USER, VIEWER_USER, VIEWER_GRANTS),
+    ];
+    let open = open.map(|(name, profile, grants)| user(name, "", profile, grants));
     let guarded = users
         .iter()
-        .map(|User { name, password }| user(name, password, "default"));
+        .map(|User { name, password }| user(name, password, "default", ""));
     let users: String = open.into_iter().chain(guarded).collect();
     let profile = trouble.profile();
     format!(
@@ -106,6 +131,8 @@ fn users(users: &[User], trouble: EngineTrouble) -> String {
         <{TROUBLED_USER}>
             <profile>default</profile>{profile}
         </{TROUBLED_USER}>
+        <{VIEWER_USER}>{VIEWER_PROFILE}
+        </{VIEWER_USER}>
     </profiles>
     <quotas>
         <default/>
@@ -117,7 +144,7 @@ fn users(users: &[User], trouble: EngineTrouble) -> String {
     )
 }
 
-fn user(name: &str, password: &str, profile: &str) -> String {
+fn user(name: &str, password: &str, profile: &str, grants: &str) -> String {
     format!(
         "
         <{name}>
@@ -126,7 +153,7 @@ fn user(name: &str, password: &str, profile: &str) -> String {
                 <ip>127.0.0.1</ip>
             </networks>
             <profile>{profile}</profile>
-            <quota>default</quota>
+            <quota>default</quota>{grants}
         </{name}>"
     )
 }

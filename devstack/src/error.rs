@@ -73,6 +73,15 @@ pub enum StackError {
         tail: String,
     },
 
+    /// There is no browser for tests.
+    #[error(
+        "no browser: {source}\nif the archive no longer has these versions, `apt-get update` helps where its lists are old; else install chromium, which is found in PATH, or move the pins in devstack/src/pins/chromium.debs to the versions of `apt-cache policy`"
+    )]
+    NoBrowser {
+        /// Why the pinned one could not be fetched.
+        source: Box<StackError>,
+    },
+
     /// What was fetched is not what is pinned.
     #[error(
         "{file} is not what is pinned (sha {found}, expected {expected}); it was not installed"

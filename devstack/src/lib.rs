@@ -7,6 +7,7 @@
 //! The services are started through hidden verbs of the program that uses this library, so its `main` begins with
 //! [`run_hidden_verb`]; `examples/stack.rs` is a whole program.
 
+mod browser;
 mod cache;
 mod clickhouse;
 mod clients;
@@ -28,8 +29,9 @@ mod service;
 mod site;
 mod stack;
 
-pub use cache::{Downloads, PartDownload, prefetch};
-pub use clickhouse::{EngineTrouble, TROUBLED_USER};
+pub use browser::{Browser, browser};
+pub use cache::{Downloads, PartDownload, chart_library, prefetch};
+pub use clickhouse::{EngineTrouble, TROUBLED_USER, VIEWER_USER};
 pub use error::StackError;
 pub use folder::{erase, find_running};
 pub use launch::{bound, run_hidden_verb};

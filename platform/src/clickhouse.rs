@@ -211,6 +211,28 @@ impl Database {
         .await
     }
 
+    /// Runs a query that somebody else wrote, with the database as its default and under these settings alone: a user who may only read cannot set any.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn read(
+        &self,
+        sql: &str,
+        format: &str,
+        settings: &[(&str, &str)],
+        timeout: Duration,
+    ) -> Result<Vec<u8>, Error> {
+        let mut query = self.client().query_raw(sql);
+        for (name, value) in settings {
+            query = query.with_setting(*name, *value);
+        }
+        let collect = async { query.fetch_bytes(format)?.collect().await };
+        let answer = tokio::time::timeout(timeout, collect)
+            .await
+            .map_err(|_| ClientError::TimedOut)??;
+        Ok(answer.to_vec())
+    }
+
     /// Inserts one Native block, all of it, under its token.
     ///
     /// # Errors

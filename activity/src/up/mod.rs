@@ -5,6 +5,7 @@ mod groups;
 mod live;
 mod progress;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -28,8 +29,10 @@ use crate::Verdict;
 use crate::cli::{Output, OutputArgs, UpArgs};
 use crate::consume;
 use crate::print::{self, count, megabytes};
+use crate::view;
 use groups::GroupProcesses;
 use live::Live;
+pub use progress::StackProgress;
 
 /// Events per second where nobody says how many.
 const DEFAULT_RATE: f64 = 500.0;
@@ -81,7 +84,7 @@ pub async fn run(
         brokers: args.brokers,
         security: None,
     };
-    let progress = Arc::new(progress::StackProgress::new());
+    let progress = Arc::new(StackProgress::new());
     let mut stack = tokio::select! {
         started = Stack::start(options, progress.clone()) => started?,
         () = stop.cancelled() => return Ok(Verdict::Done),
@@ -116,6 +119,9 @@ async fn on_stack(
     if !set_up(args.partitions, targets, stack, &stop).await? {
         return Ok(Verdict::Done);
     }
+    let dashboards_stop = stop.child_token();
+    let _dashboards_end = dashboards_stop.clone().drop_guard();
+    let dashboards = dashboards(args, targets, dashboards_stop).await;
     let mut groups = GroupProcesses::start(executable, targets, data_dir.join("logs")).await?;
     let rewound = unfinished_rewinds(targets).await?;
     tokio::select! {
@@ -123,7 +129,7 @@ async fn on_stack(
         () = stop.cancelled() => (),
     }
     if !stop.is_cancelled() {
-        say_ready(args.output, targets, &groups, began)?;
+        say_ready(args.output, targets, &groups, dashboards, began)?;
     }
     let outcome = while_up(args, targets, stack, &mut groups, &stop).await;
     groups.stop().await;
@@ -194,21 +200,37 @@ async fn unfinished_rewinds(targets: &Targets) -> anyhow::Result<Vec<&'static st
     Ok(waiting)
 }
 
+/// Serves the dashboards. All else works without them, so that this is no reason to end.
+async fn dashboards(
+    args: &UpArgs,
+    targets: &Targets,
+    stop: CancellationToken,
+) -> Option<SocketAddr> {
+    let progress = Arc::new(StackProgress::new());
+    let started = view::start(&args.viewer, targets, progress.clone(), stop).await;
+    progress.clear();
+    let said = |error: &anyhow::Error| eprintln!("no dashboards: {error:#}");
+    started.inspect_err(said).ok()
+}
+
 /// To stdout; to stderr where stdout is for the JSON alone.
 fn say_ready(
     output: OutputArgs,
     targets: &Targets,
     groups: &GroupProcesses,
+    dashboards: Option<SocketAddr>,
     began: Instant,
 ) -> anyhow::Result<()> {
+    let dashboards = dashboards.map(|address| format!("http://{address} (dashboards), "));
     let clickhouse = targets.clickhouse.clickhouse.as_deref().unwrap_or_default();
     let metrics: Vec<String> = groups
         .addresses()
         .map(|(group, address)| format!("{group} http://{address}/metrics"))
         .collect();
     let line = format!(
-        "READY in {:.1} s: {clickhouse}/play (query), {}",
+        "READY in {:.1} s: {}{clickhouse}/play (query), {}",
         began.elapsed().as_secs_f64(),
+        dashboards.unwrap_or_default(),
         metrics.join(", ")
     );
     match output.output {

@@ -40,6 +40,7 @@ fn a_verb_without_addresses_says_what_to_type() {
         &["rewind", "analytics", "--to", "beginning"],
         &["consume"],
         &["setup"],
+        &["view"],
         &["produce", "simulate", "--events", "1"],
         &["quality", "recommendation"],
         &["quality", "fraud"],

@@ -41,8 +41,8 @@ fn asked_for_events_end_the_run_and_the_next_start_on_the_folder_finds_them() {
 
     let mut up = Up::start(&folder, &["--no-traffic"]);
     let urls = up.ready();
-    assert!(urls[0].ends_with("/play"), "{urls:?}");
-    assert_eq!(urls.len(), 1 + groups(&[]).len(), "{urls:?}");
+    assert!(urls[1].ends_with("/play"), "{urls:?}");
+    assert_eq!(urls.len(), 2 + groups(&[]).len(), "{urls:?}");
     for url in &urls {
         assert!(answers(url), "{url}");
     }
