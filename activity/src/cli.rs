@@ -192,6 +192,13 @@ pub struct UpArgs {
     /// Begin with an empty data folder.
     #[arg(long)]
     pub fresh: bool,
+    /// On a data folder that has no traffic yet, first fill in so much of the past at full speed, with the same users, so that there is something to look at:
+    /// 90m, 6h, 7d; 0: none. Default: 6h; 0 with --events, --for, --seed or --no-traffic.
+    #[arg(long, value_name = "DURATION", value_parser = span)]
+    pub backfill: Option<std::time::Duration>,
+    /// Events of that past, about.
+    #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub backfill_events: u64,
     /// Services and groups only.
     #[arg(long, conflicts_with_all = ["events", "duration", "rate", "seed", "scenario"])]
     pub no_traffic: bool,
@@ -247,6 +254,16 @@ fn time(text: &str) -> Result<jiff::Timestamp, String> {
     match text.parse() {
         Ok(To::Time(at)) => Ok(at),
         _ => Err("not a time (2026-11-22T08:00:00Z, or how long ago: 2h)".to_owned()),
+    }
+}
+
+/// A duration, or none.
+fn span(text: &str) -> Result<std::time::Duration, String> {
+    match text {
+        "0" => Ok(std::time::Duration::ZERO),
+        _ => {
+            humantime::parse_duration(text).map_err(|error| format!("{error} (6h, 90m, 7d, or 0)"))
+        }
     }
 }
 
