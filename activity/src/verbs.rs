@@ -1,5 +1,6 @@
 //! The verbs that ask, call and print.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use activity_operator::lag::PartitionLag;
@@ -183,14 +184,23 @@ pub async fn lag(
     targets: &Targets,
     stop: CancellationToken,
 ) -> anyhow::Result<Verdict> {
+    let mut first = true;
     loop {
         let lags = activity_operator::lag::gather(&targets.kafka, &groups(&args.groups)).await?;
-        if args.watch && args.output.output == Output::Table && print::is_terminal() {
-            // Home and clear: the table stays where it is.
-            print!("\x1b[H\x1b[2J");
-        }
-        print::result(args.output.output, &lags, || lag_table(&lags))?;
         if !args.watch {
+            print::result(args.output.output, &lags, || lag_table(&lags))?;
+            return Ok(Verdict::Done);
+        }
+        if first && std::io::stdout().is_terminal() {
+            // What was on the screen is not to show between the lines.
+            print::line("\x1b[2J")?;
+        }
+        first = false;
+        let is_read = match args.output.output {
+            Output::Table => print::repainted(&lag_table(&lags))?,
+            Output::Json => print::line(&serde_json::to_string(&lags)?)?,
+        };
+        if !is_read {
             return Ok(Verdict::Done);
         }
         tokio::select! {

@@ -36,6 +36,9 @@ fn wrong_use_exits_with_two_and_help_names_every_group() {
 fn a_verb_without_addresses_says_what_to_type() {
     for verb in [
         &["lag"][..],
+        &["status"],
+        &["tail", "clicks"],
+        &["tail", "alerts"],
         &["verify"],
         &["rewind", "analytics", "--to", "beginning"],
         &["consume"],
