@@ -6,13 +6,14 @@ use super::Error;
 
 /// Longest name: with a longer one the generated code would need other line breaks.
 const NAME_CHARS_MAX: usize = 30;
-/// Names that Rust keeps for itself, and those of modules that stand beside the groups.
+/// Names that Rust keeps for itself, and those that mean something else in the code around a group.
 const RESERVED: &[&str] = &[
-    "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate",
-    "do", "dyn", "else", "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl",
-    "in", "let", "loop", "macro", "match", "mod", "move", "mut", "override", "priv", "pub", "ref",
-    "return", "self", "static", "struct", "super", "tests", "trait", "true", "try", "type",
-    "typeof", "unsafe", "unsized", "use", "virtual", "where", "while", "yield",
+    "abstract", "alloc", "as", "async", "await", "become", "box", "break", "const", "continue",
+    "core", "crate", "do", "dyn", "else", "enum", "err", "event_id", "extern", "false", "final",
+    "fn", "for", "gen", "if", "impl", "in", "let", "loop", "macro", "match", "mod", "move", "mut",
+    "none", "ok", "option", "override", "priv", "pub", "ref", "result", "return", "self", "some",
+    "static", "std", "string", "struct", "super", "tests", "time", "trait", "true", "try", "type",
+    "typeof", "unsafe", "unsized", "use", "uuid", "vec", "virtual", "where", "while", "yield",
 ];
 
 /// A group's name, in both of its forms.
