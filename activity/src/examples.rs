@@ -2,12 +2,12 @@
 
 /// `activity`
 pub const ACTIVITY: &str = "Begin with:
-  activity up                        # everything on this machine, filled with the last six hours; then open what its READY line names
-  activity status                    # in a second terminal: how it is, and what to do where it is not well
-  activity tail clicks               # what comes in
-  activity new-group countries       # a consumer group of your own, in a clone of the source tree
+  activity up                    # everything on this machine, with a past to look at
+  activity status                # in a second terminal: how it is, and what to do
+  activity tail clicks           # what comes in
+  activity new-group countries   # a consumer group of your own, in a clone
 
-`-h` after a verb is short, `--help` tells all, the addresses and users of Kafka, the registry and ClickHouse among it.";
+`-h` after a verb is short; `--help` tells all, with the addresses and users of Kafka, the registry and ClickHouse.";
 
 /// `activity up`
 pub const UP: &str = "Examples:

@@ -12,6 +12,9 @@ use crate::cli::OutputArgs;
 use crate::consume;
 use crate::print::{self, count, megabytes};
 
+/// Longest word that the table of services has on one of them.
+const DETAIL_CHARS_MAX: usize = 50;
+
 /// `activity status`
 #[derive(Args, Debug)]
 pub struct StatusArgs {
@@ -117,12 +120,20 @@ fn services(services: &[ServiceStatus]) -> String {
             if service.up { "up" } else { "DOWN" }.to_owned(),
             service.version.clone().unwrap_or_else(|| "-".to_owned()),
             service.address.clone().unwrap_or_else(|| "-".to_owned()),
-            service.detail.clone(),
+            beginning(&service.detail),
             service.memory_bytes.map_or("-".to_owned(), megabytes),
         ]
     };
     let header = ["service", "state", "version", "address", "", "memory"];
     print::table(&header, 5, services.iter().map(row))
+}
+
+/// What is longer is told in full below, where it says what to do.
+fn beginning(text: &str) -> String {
+    match text.char_indices().nth(DETAIL_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 fn groups(groups: &[GroupStatus]) -> String {
