@@ -10,10 +10,15 @@ use activity_producer::{ReplayArgs, SimulateArgs};
 use activity_runtime::RuntimeSettings;
 use activity_viewer::ViewerSettings;
 use clap::builder::TypedValueParser as _;
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::dead_letters::DeadLettersVerb;
+use crate::examples;
 use crate::fraud::{FraudQualityArgs, FraudVerb};
+use crate::new_group::{self, NewGroupArgs};
+use crate::shell::{self, CompletionsArgs, ManArgs};
+use crate::status::StatusArgs;
+use crate::tail::{self, TailArgs};
 use crate::verify::VerifyArgs;
 
 /// User activity, streamed: services publish each click and watch event to Kafka once; each department reads it in a consumer group of its own,
@@ -26,6 +31,7 @@ use crate::verify::VerifyArgs;
     name = "activity",
     version,
     max_term_width = 120,
+    after_help = examples::ACTIVITY,
     subcommand_required = true,
     arg_required_else_help = true
 )]
@@ -54,16 +60,26 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Start everything: real Kafka, registry and ClickHouse, every consumer group, simulated traffic, and a live view of it.
+    #[command(after_help = examples::UP)]
     Up(UpArgs),
     /// Publish events.
     #[command(subcommand)]
     Produce(ProduceVerb),
     /// Run consumer groups in this process.
+    #[command(after_help = examples::CONSUME)]
     Consume(ConsumeArgs),
     /// Create topics, register schemas, apply migrations. Safe to repeat.
+    #[command(after_help = examples::SETUP)]
     Setup(SetupArgs),
+    /// Show how everything is, on one screen: services, groups, dead letters, alerts. Exits with 3 where something needs attention, and says what to do.
+    #[command(after_help = examples::STATUS)]
+    Status(StatusArgs),
     /// Show how far each group is behind.
+    #[command(after_help = examples::LAG)]
     Lag(LagArgs),
+    /// Show events, alerts or dead letters as they come in, decoded. Nobody notices: it joins no group.
+    #[command(after_help = tail::EXAMPLES)]
+    Tail(TailArgs),
     /// Compare Kafka with ClickHouse: nothing missing, nothing twice. Exits with 3 where something is.
     ///
     /// Safe at any time, while traffic flows: for each group, topic and partition, what lies below the committed offset is compared.
@@ -75,30 +91,42 @@ pub enum Verb {
     /// The ledger with the group's own topics: every rejected message has a dead letter, every derived message is in its internal topic.
     ///
     /// What is missing, duplicate or unexpected is named with its offsets.
+    #[command(after_help = examples::VERIFY)]
     Verify(VerifyArgs),
     /// Look at what groups rejected, and send it through again after a fix.
-    #[command(subcommand, name = "deadletters")]
+    #[command(subcommand, name = "deadletters", after_help = examples::DEAD_LETTERS)]
     DeadLetters(DeadLettersVerb),
     /// Let a group read again from an earlier place, after a bug: its tables are built anew beside the live ones, then exchanged with them.
+    #[command(after_help = examples::REWIND)]
     Rewind(RewindArgs),
     /// Measure what a group's outputs are worth.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::QUALITY)]
     Quality(QualityVerb),
     /// Teach the group fraud what attacks look like.
     #[command(subcommand)]
     Fraud(FraudVerb),
     /// Serve the dashboards as web pages: those that open in Grafana too, drawn without it.
     View(ViewArgs),
+    /// Write a consumer group into the source tree, complete: it compiles, passes its tests and runs, before a line of it is changed.
+    #[command(after_help = new_group::EXAMPLES)]
+    NewGroup(NewGroupArgs),
     /// Show the settings in force.
     Config(OutputArgs),
+    /// Print what lets a shell complete these verbs and flags.
+    #[command(after_help = shell::EXAMPLES)]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for each verb.
+    Man(ManArgs),
 }
 
 /// `activity produce …`
 #[derive(Debug, Subcommand)]
 pub enum ProduceVerb {
     /// Publish simulated clicks and watches.
+    #[command(after_help = examples::SIMULATE)]
     Simulate(SimulateVerb),
     /// Publish recorded events.
+    #[command(after_help = examples::REPLAY)]
     Replay(ReplayVerb),
 }
 
@@ -151,6 +179,14 @@ pub struct QualityArgs {
     pub output: OutputArgs,
 }
 
+/// The command line, whole. The addresses and users of what is outside, which every verb takes, are left to the long help.
+pub fn command() -> clap::Command {
+    Cli::command().mut_args(|arg| {
+        let is_outside = arg.is_global_set() && arg.get_help_heading().is_some();
+        arg.hide_short_help(is_outside)
+    })
+}
+
 /// How results are printed.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct OutputArgs {
@@ -195,6 +231,13 @@ pub struct UpArgs {
     /// Begin with an empty data folder.
     #[arg(long)]
     pub fresh: bool,
+    /// On a data folder that has no traffic yet, first fill in so much of the past at full speed, with the same users, so that there is something to look at:
+    /// 90m, 6h, 7d; 0: none. Default: 6h; 0 with --events, --for, --seed or --no-traffic.
+    #[arg(long, value_name = "DURATION", value_parser = span)]
+    pub backfill: Option<std::time::Duration>,
+    /// Events of that past, about.
+    #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub backfill_events: u64,
     /// Services and groups only.
     #[arg(long, conflicts_with_all = ["events", "duration", "rate", "seed", "scenario"])]
     pub no_traffic: bool,
@@ -248,7 +291,7 @@ pub struct LagArgs {
     /// Groups to look at. Default: all.
     #[arg(value_name = "GROUP", value_parser = group_names())]
     pub groups: Vec<String>,
-    /// Look again every second until Ctrl-C.
+    /// Look again every second until Ctrl-C: a table that stays in place, or with `-o json` a line for each look.
     #[arg(long)]
     pub watch: bool,
     /// How to print the result.
@@ -261,6 +304,16 @@ fn time(text: &str) -> Result<jiff::Timestamp, String> {
     match text.parse() {
         Ok(To::Time(at)) => Ok(at),
         _ => Err("not a time (2026-11-22T08:00:00Z, or how long ago: 2h)".to_owned()),
+    }
+}
+
+/// A duration, or none.
+fn span(text: &str) -> Result<std::time::Duration, String> {
+    match text {
+        "0" => Ok(std::time::Duration::ZERO),
+        _ => {
+            humantime::parse_duration(text).map_err(|error| format!("{error} (6h, 90m, 7d, or 0)"))
+        }
     }
 }
 

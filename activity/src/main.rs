@@ -5,10 +5,15 @@
 mod cli;
 mod consume;
 mod dead_letters;
+mod examples;
 mod fraud;
+mod new_group;
 mod print;
 mod rewind;
 mod settings_file;
+mod shell;
+mod status;
+mod tail;
 mod up;
 mod verbs;
 mod verify;
@@ -20,7 +25,7 @@ use activity_devstack::find_running;
 use activity_platform::advice::after_io;
 use activity_platform::settings::Targets;
 use anyhow::Context;
-use clap::{CommandFactory, FromArgMatches};
+use clap::FromArgMatches;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Cli, ProduceVerb, QualityVerb, Verb};
@@ -72,8 +77,8 @@ fn run() -> anyhow::Result<Verdict> {
         .map(|argument| argument.to_string_lossy().into_owned())
         .collect();
     let command = match settings_file::find(&arguments) {
-        Some(path) => settings_file::apply(Cli::command(), &path)?,
-        None => Cli::command(),
+        Some(path) => settings_file::apply(cli::command(), &path)?,
+        None => cli::command(),
     };
     let cli =
         Cli::from_arg_matches(&command.clone().get_matches()).unwrap_or_else(|error| error.exit());
@@ -105,7 +110,9 @@ async fn dispatch(cli: Cli, command: &clap::Command) -> anyhow::Result<Verdict> 
         Verb::Produce(ProduceVerb::Replay(args)) => verbs::replay(&args, &targets(), stop()?).await,
         Verb::Consume(args) => consume::run(args, targets(), stop()?).await,
         Verb::Setup(args) => verbs::setup(&args, &targets()).await,
+        Verb::Status(args) => status::run(&args, &targets(), &data_dir).await,
         Verb::Lag(args) => verbs::lag(&args, &targets(), stop()?).await,
+        Verb::Tail(args) => tail::run(&args, &targets(), stop()?).await,
         Verb::Verify(args) => verify::run(&args, &targets()).await,
         Verb::DeadLetters(verb) => dead_letters::run(verb, &targets()).await,
         Verb::Rewind(args) => rewind::run(args, &targets()).await,
@@ -115,7 +122,10 @@ async fn dispatch(cli: Cli, command: &clap::Command) -> anyhow::Result<Verdict> 
         Verb::Quality(QualityVerb::Fraud(args)) => fraud::quality(&args, &targets()).await,
         Verb::Fraud(verb) => fraud::run(&verb, &targets()).await,
         Verb::View(args) => view::run(&args, &targets(), stop()?).await,
+        Verb::NewGroup(args) => new_group::run(&args),
         Verb::Config(args) => verbs::config(args, command),
+        Verb::Completions(args) => shell::completions(&args, command),
+        Verb::Man(args) => shell::man(&args, command),
     }
 }
 

@@ -19,10 +19,25 @@ pub fn result<T: Serialize>(
         Output::Json => serde_json::to_string_pretty(value)?,
         Output::Table => table(),
     };
+    line(&text).map(drop)
+}
+
+/// Prints a text; false: whoever read it went away.
+pub fn line(text: &str) -> anyhow::Result<bool> {
     match writeln!(std::io::stdout(), "{}", text.trim_end()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        outcome => Ok(outcome?),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        outcome => Ok(outcome.map(|()| true)?),
     }
+}
+
+/// Prints a text in the place of the one before, where a person looks; one after the other elsewhere. Each line wipes what is left of the one that was there, so
+/// that nothing flickers. False: whoever read it went away.
+pub fn repainted(text: &str) -> anyhow::Result<bool> {
+    if !std::io::stdout().is_terminal() {
+        return line(text);
+    }
+    let lines = text.trim_end().replace('\n', "\x1b[K\n");
+    line(&format!("\x1b[H{lines}\x1b[K\n\x1b[J"))
 }
 
 /// A table: the first `words` columns hold words, the others numbers.

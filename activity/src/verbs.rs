@@ -1,8 +1,9 @@
 //! The verbs that ask, call and print.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
-use activity_operator::lag::PartitionLag;
+use activity_operator::lag::{self, PartitionLag};
 use activity_operator::quality::recommendation::{Cohort, Quality, Scores};
 use activity_operator::{quality, setup};
 use activity_platform::settings::Targets;
@@ -183,14 +184,45 @@ pub async fn lag(
     targets: &Targets,
     stop: CancellationToken,
 ) -> anyhow::Result<Verdict> {
+    if args.watch {
+        return watch_lag(args, targets, stop).await;
+    }
+    let lags = lag::gather(&targets.kafka, &groups(&args.groups)).await?;
+    print::result(args.output.output, &lags, || lag_table(&lags))?;
+    Ok(Verdict::Done)
+}
+
+/// `activity lag --watch`: until Ctrl-C, or until nobody reads it any more.
+async fn watch_lag(
+    args: &LagArgs,
+    targets: &Targets,
+    stop: CancellationToken,
+) -> anyhow::Result<Verdict> {
+    let (kafka, groups) = (targets.kafka.clone(), groups(&args.groups));
+    let mut watcher =
+        tokio::task::spawn_blocking(move || lag::Watcher::new(&kafka, &groups)).await??;
+    if args.output.output == Output::Table && std::io::stdout().is_terminal() {
+        // What was on the screen is not to show between the lines.
+        print::line("\x1b[2J")?;
+    }
     loop {
-        let lags = activity_operator::lag::gather(&targets.kafka, &groups(&args.groups)).await?;
-        if args.watch && args.output.output == Output::Table && print::is_terminal() {
-            // Home and clear: the table stays where it is.
-            print!("\x1b[H\x1b[2J");
-        }
-        print::result(args.output.output, &lags, || lag_table(&lags))?;
-        if !args.watch {
+        let look = move || {
+            let lags = watcher.gather();
+            (watcher, lags)
+        };
+        let (back, lags) = tokio::task::spawn_blocking(look).await?;
+        watcher = back;
+        let is_read = match (args.output.output, lags) {
+            (Output::Table, Ok(lags)) => print::repainted(&lag_table(&lags))?,
+            (Output::Json, Ok(lags)) => print::line(&serde_json::to_string(&lags)?)?,
+            // Kafka may be back at the next look.
+            (Output::Table, Err(error)) => print::repainted(&error.to_string())?,
+            (Output::Json, Err(error)) => {
+                eprintln!("{error}");
+                true
+            }
+        };
+        if !is_read {
             return Ok(Verdict::Done);
         }
         tokio::select! {

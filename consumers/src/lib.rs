@@ -12,6 +12,7 @@ mod lru;
 mod models;
 mod output;
 mod snapshot;
+pub mod template;
 mod windows;
 
 pub use column::{ColumnBuffer, Layout, Millis, Value};

@@ -65,6 +65,14 @@ pub enum Error {
     /// Weights cannot be fitted.
     #[error("weights cannot be fitted: {0}")]
     Unfittable(#[from] activity_consumers::groups::fraud::fit::FitError),
+    /// A message has no such field.
+    #[error("there is no field {field:?}; there are: {fields}")]
+    NoSuchField {
+        /// What was asked for.
+        field: String,
+        /// What there is.
+        fields: String,
+    },
     /// A worker thread ended early.
     #[error("a worker thread ended: {0}")]
     Worker(#[from] tokio::task::JoinError),

@@ -9,6 +9,7 @@ use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::{FromClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::groups::GroupMemberInfo;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::advice::{Known, advise, after_kafka, after_kafka_code, is_fatal};
@@ -180,6 +181,32 @@ impl Inspector {
         }
     }
 
+    /// How many brokers there are.
+    ///
+    /// # Errors
+    /// If none answers.
+    pub fn brokers(&self) -> Result<usize, Error> {
+        // Of a topic that every Kafka may have: the list of all would be large.
+        let metadata =
+            (self.consumer).fetch_metadata(Some("__consumer_offsets"), REQUEST_TIMEOUT)?;
+        Ok(metadata.brokers().len())
+    }
+
+    /// Who is in a group now, by its coordinator.
+    ///
+    /// # Errors
+    /// If no broker answers.
+    pub fn members(&self, group_id: &str) -> Result<Vec<Member>, Error> {
+        let groups = (self.consumer).fetch_group_list(Some(group_id), REQUEST_TIMEOUT)?;
+        let members = groups.groups().iter().flat_map(|group| group.members());
+        let member = |member: &GroupMemberInfo| Member {
+            client_id: member.client_id().to_owned(),
+            host: member.client_host().to_owned(),
+            assignment: member.assignment().unwrap_or_default().to_vec(),
+        };
+        Ok(members.map(member).collect())
+    }
+
     /// First and next offset of one partition.
     ///
     /// # Errors
@@ -245,6 +272,17 @@ impl Inspector {
                 });
         Ok(present.collect())
     }
+}
+
+/// A member of a consumer group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its `client.id`.
+    pub client_id: String,
+    /// The host that it connects from.
+    pub host: String,
+    /// What it was assigned, in the consumer protocol's bytes.
+    pub assignment: Vec<u8>,
 }
 
 /// A committed offset.

@@ -185,6 +185,37 @@ impl Registry {
         Ok(id)
     }
 
+    /// Names of all subjects: what shows that it answers, and lets us in.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]
+    pub async fn subjects(&self) -> Result<Vec<String>, Error> {
+        let unavailable = |error: reqwest::Error| Error::Unavailable(chain(&error));
+        let response = self.request(reqwest::Method::GET, "subjects").send().await;
+        let response = response.map_err(unavailable)?;
+        let status = response.status();
+        if !status.is_success() {
+            let hint = after_http(status.as_u16());
+            return Err(Error::Unavailable(format!("{status} at /subjects{hint}")));
+        }
+        response.json().await.map_err(unavailable)
+    }
+
+    /// Its version, where it is Apicurio's, which says so beside the Confluent-compatible pages; None: it does not say.
+    pub async fn version(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Info {
+            version: String,
+        }
+        let (root, _) = self.url.split_once("/apis/")?;
+        let asked = self
+            .http
+            .get(format!("{root}/apis/registry/v3/system/info"))
+            .send();
+        let info: Info = asked.await.ok()?.json().await.ok()?;
+        Some(info.version)
+    }
+
     /// The schema of an id, as JSON.
     ///
     /// # Errors

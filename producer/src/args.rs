@@ -11,7 +11,7 @@ use crate::{
     publish::{MalformedShare, Progress, PublishError, Published, Publisher, Run, publish},
     replay::{self, mapping::mapping_for},
     traffic::{
-        Traffic, TrafficSettings,
+        Past, Traffic, TrafficSettings,
         oracle::{Oracle, oracle},
         scenario::{self, Scenario},
     },
@@ -251,6 +251,7 @@ impl SimulateArgs {
                 },
                 events_max: self.events,
                 duration_max: self.duration,
+                received_before_ms: None,
                 malformed: (self.malformed_share > 0.0).then(|| MalformedShare {
                     seed,
                     per_million: (self.malformed_share * 1e6).round() as u32,
@@ -261,7 +262,43 @@ impl SimulateArgs {
     }
 }
 
+/// The past of live traffic: published at once, before it goes on by the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackFill {
+    /// How long ago it begins.
+    pub span: Duration,
+    /// So many events, about; fewer where the live rate would not give so many.
+    pub events: u64,
+    /// Nothing after it.
+    pub ends_with_it: bool,
+}
+
 impl SimulateArgs {
+    /// Live traffic at `rate` events per second that was there before: the same world, begun [`BackFill::span`] ago, thinner until now.
+    pub fn settle_with_past(&self, back_fill: BackFill, rate: f64, now_ms: i64) -> Simulation {
+        let live = Self {
+            start_at: Some(StartAt::Now),
+            rate: Some(rate),
+            ..self.clone()
+        };
+        let mut simulation = live.settle(now_ms);
+        let traffic = &mut simulation.traffic;
+        let span_ms = i64::try_from(back_fill.span.as_millis()).unwrap_or(i64::MAX);
+        traffic.start_at_ms = now_ms.saturating_sub(span_ms).max(0);
+        let past = |per_million| Past {
+            until_ms: now_ms,
+            per_million,
+        };
+        traffic.past = Some(past(1_000_000));
+        let share = back_fill.events as f64 / traffic.events_until(now_ms).max(1.0);
+        traffic.past = Some(past((share * 1e6).clamp(1.0, 1e6) as u32));
+        simulation.run.pace = Pace::OnTime {
+            started_at_ms: now_ms,
+        };
+        simulation.run.received_before_ms = back_fill.ends_with_it.then_some(now_ms);
+        simulation
+    }
+
     fn settle_start(&self, traffic: &TrafficSettings, follows_clock: bool, now_ms: i64) -> i64 {
         match (self.start_at, self.warp, self.duration) {
             (Some(StartAt::At(at_ms)), ..) => at_ms,
@@ -337,6 +374,20 @@ pub async fn simulate(
     progress: impl FnMut(&Progress) + Send + 'static,
 ) -> Result<Published, PublishError> {
     let simulation = args.settle(jiff::Timestamp::now().as_millisecond());
+    run(simulation, kafka, registry, stop, progress).await
+}
+
+/// Publishes a simulation that was settled.
+///
+/// # Errors
+/// As [`simulate`].
+pub async fn run(
+    simulation: Simulation,
+    kafka: &KafkaSettings,
+    registry: &RegistrySettings,
+    stop: CancellationToken,
+    progress: impl FnMut(&Progress) + Send + 'static,
+) -> Result<Published, PublishError> {
     tracing::info!(
         seed = simulation.seed,
         users = simulation.traffic.users,
@@ -444,6 +495,35 @@ mod tests {
         for name in scenario::shipped_names() {
             assert!(help.contains(name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_past_has_about_as_many_events_as_asked_for_and_live_traffic_its_own_rate() {
+        let back_fill = BackFill {
+            span: Duration::from_secs(6 * 3600),
+            events: 30_000,
+            ends_with_it: false,
+        };
+        let simulation = SimulateArgs::default().settle_with_past(back_fill, 500.0, NOW_MS);
+        let traffic = &simulation.traffic;
+        assert_eq!(traffic.start_at_ms, NOW_MS - 6 * 3_600_000);
+        let expected = traffic.events_until(NOW_MS);
+        assert!((expected - 30_000.0).abs() < 300.0, "{expected}");
+        let live = traffic.events_per_second * traffic.level(NOW_MS);
+        assert!((live - 500.0).abs() < 1e-6, "{live}");
+
+        let mut world = simulation.world();
+        let mut count_until = |until_ms: i64| {
+            let events =
+                std::iter::repeat_with(|| crate::source::received_at(&world.next_event().event));
+            events
+                .take_while(|received_ms| *received_ms < until_ms)
+                .count()
+        };
+        let past = count_until(NOW_MS);
+        assert!((29_000..31_000).contains(&past), "{past}");
+        let live = count_until(NOW_MS + 20_000);
+        assert!((9_000..11_000).contains(&live), "{live}");
     }
 
     #[test]

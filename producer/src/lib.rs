@@ -14,6 +14,6 @@ pub mod replay;
 pub mod source;
 pub mod traffic;
 
-pub use args::{ReplayArgs, SimulateArgs, measure_oracle, replay, simulate};
+pub use args::{BackFill, ReplayArgs, SimulateArgs, measure_oracle, replay, simulate};
 pub use pace::Pace;
 pub use publish::{Progress, PublishError, Published, Publisher, Run};

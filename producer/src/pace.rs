@@ -11,6 +11,11 @@ pub enum Pace {
     PerSecond(f64),
     /// As their `received_at` tell, so many times faster: 1 is the original pace.
     AsReceived(f64),
+    /// Each when the wall clock says its `received_at`; what lies in the past, at once.
+    OnTime {
+        /// What the wall clock says at the start, milliseconds since 1970-01-01 UTC.
+        started_at_ms: i64,
+    },
 }
 
 /// Counts events out against a pace.
@@ -39,6 +44,9 @@ impl Pacer {
                 let first_ms = *self.first_received_ms.get_or_insert(received_ms);
                 received_ms.saturating_sub(first_ms) as f64 / 1000.0 / factor
             }
+            Pace::OnTime { started_at_ms } => {
+                received_ms.saturating_sub(started_at_ms) as f64 / 1000.0
+            }
         };
         self.events += 1;
         // Recorded times may go back; a span beyond all measure is as good as for ever.
@@ -60,6 +68,15 @@ mod tests {
         let mut pacer = Pacer::new(Pace::PerSecond(4.0));
         let due: Vec<_> = (0..3).map(|_| pacer.due(99).unwrap()).collect();
         assert_eq!(due, [0, 250, 500].map(Duration::from_millis));
+    }
+
+    #[test]
+    fn on_time_what_is_past_is_due_at_once_and_the_rest_by_the_clock() {
+        let mut pacer = Pacer::new(Pace::OnTime {
+            started_at_ms: 60_000,
+        });
+        let due = [0, 59_999, 60_000, 61_500].map(|received_ms| pacer.due(received_ms).unwrap());
+        assert_eq!(due, [0, 0, 0, 1_500].map(Duration::from_millis));
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub struct Run {
     pub events_max: Option<u64>,
     /// So long, then it ends.
     pub duration_max: Option<Duration>,
+    /// It ends before the first event that is received at this moment or later, milliseconds since 1970-01-01 UTC.
+    pub received_before_ms: Option<i64>,
     /// Malformed messages beside the good ones.
     pub malformed: Option<MalformedShare>,
     /// Records that are no events do not make the run incomplete.
@@ -72,6 +74,7 @@ impl Run {
         pace: Pace::FlatOut,
         events_max: None,
         duration_max: None,
+        received_before_ms: None,
         malformed: None,
         unmappable_allowed: false,
     };

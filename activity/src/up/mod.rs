@@ -3,7 +3,9 @@
 
 mod groups;
 mod live;
+mod past;
 mod progress;
+mod traffic;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,11 +20,10 @@ use activity_operator::{Error, setup, verify};
 use activity_platform::clickhouse::Database;
 use activity_platform::security::Protocol;
 use activity_platform::settings::Targets;
-use activity_producer::{Published, SimulateArgs};
+use activity_producer::Published;
 use activity_runtime::standing::Standing;
 use anyhow::{Context, bail};
 use serde::Serialize;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::Verdict;
@@ -33,9 +34,8 @@ use crate::view;
 use groups::GroupProcesses;
 use live::Live;
 pub use progress::StackProgress;
+use traffic::Traffic;
 
-/// Events per second where nobody says how many.
-const DEFAULT_RATE: f64 = 500.0;
 /// How long groups may take to join and to find their place.
 const READY_WAIT: Duration = Duration::from_secs(60);
 /// How often the end is looked for.
@@ -122,16 +122,27 @@ async fn on_stack(
     let dashboards_stop = stop.child_token();
     let _dashboards_end = dashboards_stop.clone().drop_guard();
     let dashboards = dashboards(args, targets, dashboards_stop).await;
+    let traffic_stop = stop.child_token();
+    // Also where this ends with an error: the traffic has a thread of its own, which the process would wait for.
+    let _traffic_ends = traffic_stop.clone().drop_guard();
+    let mut traffic = Traffic::with_past(args, targets, &traffic_stop).await?;
     let mut groups = GroupProcesses::start(executable, targets, data_dir.join("logs")).await?;
     let rewound = unfinished_rewinds(targets).await?;
     tokio::select! {
         ready = tokio::time::timeout(READY_WAIT, groups.ready(&rewound, |said| eprintln!("{said}"))) => ready.context("the groups did not become ready; see their logs in the data folder")??,
         () = stop.cancelled() => (),
     }
-    if !stop.is_cancelled() {
-        say_ready(args.output, targets, &groups, dashboards, began)?;
-    }
-    let outcome = while_up(args, targets, stack, &mut groups, &stop).await;
+    let outcome = async {
+        let filled = traffic.fill(stack, &mut groups, &stop).await?;
+        if !stop.is_cancelled() {
+            say_ready(args.output, targets, &groups, dashboards, began, filled)?;
+            if !args.no_traffic {
+                traffic.begin(args, targets, &traffic_stop);
+            }
+        }
+        while_up(args, targets, stack, &mut groups, traffic, &stop).await
+    };
+    let outcome = outcome.await;
     groups.stop().await;
     outcome
 }
@@ -220,6 +231,7 @@ fn say_ready(
     groups: &GroupProcesses,
     dashboards: Option<SocketAddr>,
     began: Instant,
+    filled: Option<String>,
 ) -> anyhow::Result<()> {
     let dashboards = dashboards.map(|address| format!("http://{address} (dashboards), "));
     let clickhouse = targets.clickhouse.clickhouse.as_deref().unwrap_or_default();
@@ -228,8 +240,9 @@ fn say_ready(
         .map(|(group, address)| format!("{group} http://{address}/metrics"))
         .collect();
     let line = format!(
-        "READY in {:.1} s: {}{clickhouse}/play (query), {}",
+        "READY in {:.1} s{}: {}{clickhouse}/play (query), {}",
         began.elapsed().as_secs_f64(),
+        filled.map_or(String::new(), |filled| format!(", {filled}")),
         dashboards.unwrap_or_default(),
         metrics.join(", ")
     );
@@ -248,17 +261,11 @@ async fn while_up(
     targets: &Targets,
     stack: &mut Stack,
     groups: &mut GroupProcesses,
+    mut traffic: Traffic,
     stop: &CancellationToken,
 ) -> anyhow::Result<Verdict> {
-    let traffic_stop = stop.child_token();
-    // Also where this ends with an error: the traffic has a thread of its own, which the process would wait for.
-    let _traffic_ends = traffic_stop.clone().drop_guard();
-    let started = Instant::now();
-    let mut traffic = (!args.no_traffic && !stop.is_cancelled())
-        .then(|| start_traffic(args, targets, traffic_stop.clone()));
     let mut live = Live::start(targets).await?;
     let ends = args.events.is_some() || args.duration.is_some();
-    let mut published = None;
     let mut look = tokio::time::interval(LOOK_INTERVAL);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -269,60 +276,25 @@ async fn while_up(
                 stack.restart(service).await?;
             }
             group = groups.supervise() => live.say(&group),
-            done = finished(&mut traffic) => {
-                traffic = None;
-                published = Some(done?);
-            }
+            done = traffic.finished() => done?,
             _ = look.tick() => {
                 let caught_up = live.look().await;
-                if ends && caught_up && published.is_some() {
+                if ends && caught_up && traffic.published.is_some() {
                     break;
                 }
             }
         }
     }
-    let seconds = started.elapsed().as_secs_f64();
+    let seconds = traffic.began.elapsed().as_secs_f64();
     live.end();
     if stop.is_cancelled() {
         eprintln!("stopping; the data stays in the data folder");
     }
-    traffic_stop.cancel();
-    if let Some(traffic) = traffic {
-        // Interrupted: what was sent is flushed, within bounds.
-        published = Some(traffic.await.context("the traffic ended early")??);
-    }
-    match published {
+    match traffic.end().await? {
         Some(published) if ends && !stop.is_cancelled() => {
             reconcile(args, targets, groups, published, seconds).await
         }
         _ => Ok(Verdict::Done),
-    }
-}
-
-type Traffic = JoinHandle<Result<Published, activity_producer::PublishError>>;
-
-fn start_traffic(args: &UpArgs, targets: &Targets, stop: CancellationToken) -> Traffic {
-    let simulate = SimulateArgs {
-        events: args.events,
-        duration: args.duration,
-        rate: args
-            .rate
-            .or_else(|| args.events.is_none().then_some(DEFAULT_RATE)),
-        seed: args.seed,
-        scenario: args.scenario.clone(),
-        ..SimulateArgs::default()
-    };
-    let (kafka, registry) = (targets.kafka.clone(), targets.registry.clone());
-    tokio::spawn(async move {
-        activity_producer::simulate(&simulate, &kafka, &registry, stop, |_| ()).await
-    })
-}
-
-/// Waits for the traffic's end; for ever where there is none.
-async fn finished(traffic: &mut Option<Traffic>) -> anyhow::Result<Published> {
-    match traffic {
-        Some(traffic) => Ok(traffic.await.context("the traffic ended early")??),
-        None => std::future::pending().await,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line as a user meets it: exit codes, forms of output, errors that say what to do.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 use crate::in_world;
 use crate::support::{ACTIVITY, scratch};
@@ -36,6 +37,9 @@ fn wrong_use_exits_with_two_and_help_names_every_group() {
 fn a_verb_without_addresses_says_what_to_type() {
     for verb in [
         &["lag"][..],
+        &["status"],
+        &["tail", "clicks"],
+        &["tail", "alerts"],
         &["verify"],
         &["rewind", "analytics", "--to", "beginning"],
         &["consume"],
@@ -93,6 +97,25 @@ fn a_dry_run_of_set_up_changes_nothing_and_names_all() {
     ] {
         assert!(plan.contains(expected), "{plan}");
     }
+}
+
+#[test]
+fn lag_is_watched_line_by_line_until_nobody_reads_any_more() {
+    in_world("watched", 1, |world| async move {
+        let mut watching = world
+            .command(&["lag", "analytics", "--watch", "-o", "json"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+        for _ in 0..2 {
+            let line = lines.next().unwrap().unwrap();
+            let lags: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(lags[0]["group"], "analytics", "{line}");
+        }
+        drop(lines);
+        assert_eq!(watching.wait().unwrap().code(), Some(0));
+    });
 }
 
 #[test]

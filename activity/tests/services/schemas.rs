@@ -33,7 +33,7 @@ fn newer_watch_schema() -> serde_json::Value {
     schema
 }
 
-async fn register(world: &World, topic: &str, schema: &serde_json::Value) -> reqwest::Response {
+pub async fn register(world: &World, topic: &str, schema: &serde_json::Value) -> reqwest::Response {
     let url = format!(
         "{}/subjects/{}{topic}-value/versions",
         world.targets.registry.url().unwrap(),

@@ -6,6 +6,7 @@
     reason = "tests"
 )]
 
+mod past;
 mod running;
 #[path = "../support/mod.rs"]
 mod support;

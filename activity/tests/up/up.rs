@@ -126,6 +126,21 @@ impl Up {
         assert!(answer.status().is_success(), "{statement}: {answer:?}");
     }
 
+    /// One number from ClickHouse.
+    pub fn number(&self, query: &str) -> i64 {
+        let endpoints = activity_devstack::find_running(&self.data_dir).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let answer = runtime.block_on(async {
+            let sent = client.post(endpoints.clickhouse).body(query.to_owned());
+            sent.send().await.unwrap().text().await.unwrap()
+        });
+        answer
+            .trim()
+            .parse()
+            .unwrap_or_else(|_| panic!("{query}: {answer}"))
+    }
+
     fn run(&self, verb: &[&str]) -> Output {
         let output = Command::new(ACTIVITY)
             .arg("--data-dir")

@@ -7,6 +7,7 @@
 //! ```
 
 mod anew;
+pub mod assignment;
 mod backoff;
 pub mod batch;
 mod burst;
@@ -46,5 +47,5 @@ mod trouble;
 
 pub use driver::{Clients, RunError};
 pub use life::{Reread, reread, run};
-pub use look_up::LookUps;
+pub use look_up::{CLIENT_ID_PREFIX, LookUps};
 pub use settings::RuntimeSettings;

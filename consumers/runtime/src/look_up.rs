@@ -29,7 +29,7 @@ const OWNER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Look-ups that ask the coordinator at once; each holds a thread meanwhile.
 const ASKING_MAX: usize = 16;
 /// In front of the address in a `client.id`.
-const CLIENT_ID_PREFIX: &str = "activity-";
+pub const CLIENT_ID_PREFIX: &str = "activity-";
 
 /// What the groups of one process answer. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -164,43 +164,12 @@ impl Members {
     }
 }
 
-/// Whether an assignment, in the consumer protocol's bytes, holds partition 0 of a topic.
+/// Whether an assignment holds partition 0 of a topic.
 fn assigns(assignment: &[u8], wanted: &str) -> bool {
-    let mut bytes = Bytes(assignment);
-    let mut holds = || {
-        bytes.take(2)?;
-        for _ in 0..bytes.number(4)? {
-            let length = bytes.number(2)?;
-            let is_wanted = bytes.take(length)? == wanted.as_bytes();
-            for _ in 0..bytes.number(4)? {
-                if bytes.number(4)? == 0 && is_wanted {
-                    return Some(true);
-                }
-            }
-        }
-        None
-    };
-    holds().unwrap_or(false)
-}
-
-/// Big-endian numbers and texts, one after the other.
-struct Bytes<'a>(&'a [u8]);
-
-impl<'a> Bytes<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn number(&mut self, length: usize) -> Option<usize> {
-        let bytes = self.take(length)?;
-        Some(
-            bytes
-                .iter()
-                .fold(0, |number, byte| number << 8 | usize::from(*byte)),
-        )
-    }
+    let partitions = crate::assignment::partitions(assignment).unwrap_or_default();
+    partitions
+        .iter()
+        .any(|(topic, partition)| topic == wanted && *partition == 0)
 }
 
 fn redirect(address: &str, uri: &Uri) -> Response {

@@ -21,7 +21,10 @@ const EARLIEST_MS: i64 = -2_208_988_800_000;
 const LATEST_MS: i64 = 10_413_791_999_999;
 
 /// An event's id, which is a UUID in every version of every schema.
-fn event_id(text: &str) -> Result<uuid::Uuid, Reject> {
+///
+/// # Errors
+/// A reject that says what it is instead.
+pub fn event_id(text: &str) -> Result<uuid::Uuid, Reject> {
     uuid::Uuid::try_parse(text).map_err(|error| {
         Reject::new(
             "invalid_event_id",
@@ -31,7 +34,10 @@ fn event_id(text: &str) -> Result<uuid::Uuid, Reject> {
 }
 
 /// A time of an event, milliseconds since 1970. One that ClickHouse cannot hold would be stored as another time without a word.
-fn time(field: &str, at_ms: i64) -> Result<Millis, Reject> {
+///
+/// # Errors
+/// A reject that names the field.
+pub fn time(field: &str, at_ms: i64) -> Result<Millis, Reject> {
     if (EARLIEST_MS..=LATEST_MS).contains(&at_ms) {
         Ok(Millis(at_ms))
     } else {

@@ -124,6 +124,9 @@ impl<'a, P: FnMut(&Progress)> Publication<'a, P> {
                 }
             };
             let received_ms = received_at(&outgoing.event);
+            if (self.run.received_before_ms).is_some_and(|before_ms| received_ms >= before_ms) {
+                return Ended::LimitReached;
+            }
             if let Some(due) = pacer.due(received_ms)
                 && let Some(ended) = self.wait_until(due)
             {

@@ -39,7 +39,7 @@ use journey::{Around, Fact, Session, Sources, Visitor};
 use people::{Network, Person};
 use random::Random;
 use scenario::Phase;
-pub use settings::TrafficSettings;
+pub use settings::{Past, TrafficSettings};
 use transit::{EventId, Transit};
 
 /// A session that falls behind its plan by more than this (the model's rate is spent on others) is taken to have paused.
@@ -224,7 +224,7 @@ impl Traffic {
         let step_ns = 1e9 / self.settings.events_per_second.max(1e-3);
         let level_per_million = self.settings.level_per_million(at_ms);
         self.step_ns = (step_ns as u64).saturating_mul(1_000_000) / level_per_million.max(1);
-        self.step_until_ms = at_ms + settings::LEVEL_EVERY_MS;
+        self.step_until_ms = self.settings.level_until(at_ms);
         self.phase = self.settings.phase(at_ms);
         let (begun, words) = (&mut self.begun, self.begun_words);
         self.catalogue.renew(at_ms, |title| {

@@ -24,6 +24,17 @@ pub struct TrafficSettings {
     pub items: u32,
     /// How much of what.
     pub scenario: Scenario,
+    /// A thinner beginning.
+    pub past: Option<Past>,
+}
+
+/// What a world was before somebody came to look: the same people, of whom fewer do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// Its end, milliseconds since 1970-01-01 UTC. The scenario's phases count from there.
+    pub until_ms: i64,
+    /// Events before that, per million of what there would be otherwise.
+    pub per_million: u32,
 }
 
 impl Default for TrafficSettings {
@@ -35,6 +46,7 @@ impl Default for TrafficSettings {
             titles: 1_200,
             items: 3_000,
             scenario: Scenario::default(),
+            past: None,
         }
     }
 }
@@ -57,10 +69,24 @@ impl TrafficSettings {
 
     pub(super) fn level_per_million(&self, at_ms: i64) -> u64 {
         let phase = self.phase(at_ms);
-        people::world_level(at_ms).max(1) as u64 * u64::from(phase.rate_per_thousand)
+        let level = people::world_level(at_ms).max(1) as u64 * u64::from(phase.rate_per_thousand);
+        match self.past {
+            Some(past) if at_ms < past.until_ms => level * u64::from(past.per_million) / 1_000_000,
+            _ => level,
+        }
+    }
+
+    /// Until when the level at this moment holds.
+    pub(super) fn level_until(&self, at_ms: i64) -> i64 {
+        let until_ms = at_ms + LEVEL_EVERY_MS;
+        match self.past {
+            Some(past) if at_ms < past.until_ms => until_ms.min(past.until_ms),
+            _ => until_ms,
+        }
     }
 
     pub(super) fn phase(&self, at_ms: i64) -> Phase {
-        self.scenario.phase(at_ms - self.start_at_ms)
+        let begins_ms = self.past.map_or(self.start_at_ms, |past| past.until_ms);
+        self.scenario.phase(at_ms - begins_ms)
     }
 }
