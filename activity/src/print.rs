@@ -42,6 +42,16 @@ pub fn repainted(text: &str) -> anyhow::Result<bool> {
 
 /// A table: the first `words` columns hold words, the others numbers.
 pub fn table(header: &[&str], words: usize, rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let is_number: Vec<bool> = (0..header.len()).map(|column| column >= words).collect();
+    columns(header, &is_number, rows)
+}
+
+/// A table whose columns hold words or numbers, in any order.
+pub fn columns(
+    header: &[&str],
+    is_number: &[bool],
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
     let mut table = Table::new();
     table
         .load_style(NOTHING)
@@ -50,7 +60,11 @@ pub fn table(header: &[&str], words: usize, rows: impl IntoIterator<Item = Vec<S
     for row in rows {
         table.add_row(row);
     }
-    for column in table.column_iter_mut().skip(words) {
+    for (column, _) in table
+        .column_iter_mut()
+        .zip(is_number)
+        .filter(|(_, is_number)| **is_number)
+    {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table.to_string()

@@ -1,14 +1,114 @@
--- What dashboards need to be quick over a month: visitors by minute, and how scores and alerts of fraud stand beside the truth.
+-- What dashboards need to be quick over a month: the ledger and visitors by minute, and how scores and alerts of fraud stand beside the truth.
 
--- The ledger is asked for by time; within a partition its ranges are in the order of time, so that few granules have to be read.
+-- Within a partition the ledger's ranges are in the order of time, so that few granules have to be read for one.
 ALTER TABLE {database}.ledger ADD INDEX IF NOT EXISTS by_time inserted_at TYPE minmax GRANULARITY 1;
 ALTER TABLE {database}.ledger MATERIALIZE INDEX by_time SETTINGS mutations_sync = 0;
+
+-- The ledger gets some thousand rows a minute. Its rollup is appended to, not made anew: each time the last half hour that it has is written again, in one block
+-- that is there whole or not at all, and rows of the same minute and partition replace each other. A rewind copies the ledger's rows into its epoch; such a copy
+-- counts once.
+CREATE OR REPLACE VIEW {database}.ledger_minutes_since
+AS
+SELECT
+    toStartOfMinute(toDateTime(one.inserted_at, 'UTC')) AS minute, one.consumer_group AS consumer_group, one.topic AS topic, one.partition AS partition,
+    sum(one.events) AS events, sum(one.rejects) AS rejects, sum(one.lost) AS lost, sum(one.bytes) AS bytes, countIf(one.events > 0) AS batches, countIf(one.attempt > 1) AS resent,
+    argMax(one.lag, one.inserted_at) AS lag, max(one.lag) AS lag_max,
+    maxIf(dateDiff('millisecond', one.appended_last, one.inserted_at), one.events > 0) AS behind_ms_max,
+    ifNotFinite(quantileIf(0.95)(one.freshness_ms, one.events > 0), 0) AS freshness_ms_p95, ifNotFinite(quantileIf(0.95)(one.insert_ms, one.events > 0), 0) AS insert_ms_p95,
+    max(one.end_offset) AS end_offset, max(one.inserted_at) AS inserted_at
+FROM
+(
+    SELECT *
+    FROM {database}.ledger FINAL
+    WHERE inserted_at >= toDateTime({since:Int64}, 'UTC')
+    ORDER BY epoch
+    LIMIT 1 BY consumer_group, topic, partition, start_offset, inserted_at
+) AS one
+GROUP BY minute, consumer_group, topic, partition
+COMMENT 'The ledger by minute and partition, of batches written at since (seconds from 1970) or later: ledger_minutes_since(since = 1767225600)';
+CREATE TABLE IF NOT EXISTS {database}.ledger_minute_rollup
+(
+    minute DateTime('UTC') COMMENT 'Minute in which the batches were in ClickHouse',
+    consumer_group LowCardinality(String) COMMENT 'Consumer group',
+    topic LowCardinality(String) COMMENT 'Full topic name',
+    partition Int32 COMMENT 'Partition',
+    events UInt64 COMMENT 'Messages read',
+    rejects UInt64 COMMENT 'Of these, messages that are in the dead letters',
+    lost UInt64 COMMENT 'Messages that the log no longer had',
+    bytes UInt64 COMMENT 'Bytes inserted',
+    batches UInt64 COMMENT 'Batches that had a message',
+    resent UInt64 COMMENT 'Batches whose first insert was uncertain, so that they were sent again and counted',
+    lag Int64 COMMENT 'Messages behind the end of the log when the last batch was claimed',
+    lag_max Int64 COMMENT 'The most messages behind when a batch was claimed',
+    behind_ms_max Int64 COMMENT 'The longest time from the append of the last message of a batch until the batch was queryable, milliseconds',
+    freshness_ms_p95 Float64 COMMENT 'From the append of the oldest message of a batch until the batch was queryable: 95 of 100 batches were faster, milliseconds',
+    insert_ms_p95 Float64 COMMENT 'Duration of the inserts: 95 of 100 batches were faster, milliseconds',
+    end_offset Int64 COMMENT 'Offset after the last batch',
+    inserted_at DateTime64(3, 'UTC') COMMENT 'When the last batch was in ClickHouse',
+    made_at DateTime64(3, 'UTC') COMMENT 'When the row was made; the latest of a minute and partition holds'
+)
+ENGINE = ReplacingMergeTree(made_at)
+PARTITION BY toYYYYMM(minute)
+ORDER BY (minute, consumer_group, topic, partition)
+COMMENT 'The ledger by minute and partition, but for the last minutes. Read ledger_per_minute';
+CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.ledger_minute_rollup_refresh
+REFRESH EVERY 10 MINUTE RANDOMIZE FOR 1 MINUTE APPEND
+TO {database}.ledger_minute_rollup
+AS
+SELECT *, now64(3, 'UTC') AS made_at
+FROM {database}.ledger_minutes_since(since = (SELECT greatest(toInt64(toUnixTimestamp(max(minute))) - 1800, 0) FROM {database}.ledger_minute_rollup))
+WHERE minute < toStartOfMinute(now('UTC') - INTERVAL 2 MINUTE)
+SETTINGS max_threads = 1, max_bytes_before_external_group_by = 400000000, max_bytes_before_external_sort = 400000000
+COMMENT 'Goes on with ledger_minute_rollup, beginning half an hour before its end';
+CREATE OR REPLACE VIEW {database}.ledger_per_minute
+(
+    minute DateTime('UTC') COMMENT 'Minute in which the batches were in ClickHouse',
+    consumer_group LowCardinality(String) COMMENT 'Consumer group',
+    topic LowCardinality(String) COMMENT 'Full topic name',
+    partition Int32 COMMENT 'Partition',
+    events UInt64 COMMENT 'Messages read',
+    rejects UInt64 COMMENT 'Of these, messages that are in the dead letters',
+    lost UInt64 COMMENT 'Messages that the log no longer had',
+    bytes UInt64 COMMENT 'Bytes inserted',
+    batches UInt64 COMMENT 'Batches that had a message',
+    resent UInt64 COMMENT 'Batches whose first insert was uncertain, so that they were sent again and counted',
+    lag Int64 COMMENT 'Messages behind the end of the log when the last batch was claimed',
+    lag_max Int64 COMMENT 'The most messages behind when a batch was claimed',
+    behind_ms_max Int64 COMMENT 'The longest time from the append of the last message of a batch until the batch was queryable, milliseconds',
+    freshness_ms_p95 Float64 COMMENT 'From the append of the oldest message of a batch until the batch was queryable: 95 of 100 batches were faster, milliseconds',
+    insert_ms_p95 Float64 COMMENT 'Duration of the inserts: 95 of 100 batches were faster, milliseconds',
+    end_offset Int64 COMMENT 'Offset after the last batch',
+    inserted_at DateTime64(3, 'UTC') COMMENT 'When the last batch was in ClickHouse'
+)
+AS
+SELECT * EXCEPT made_at
+FROM {database}.ledger_minute_rollup FINAL
+WHERE minute < (SELECT max(minute) FROM {database}.ledger_minute_rollup)
+UNION ALL
+SELECT *
+FROM {database}.ledger_minutes_since(since = (SELECT toInt64(toUnixTimestamp(max(minute))) FROM {database}.ledger_minute_rollup))
+COMMENT 'What groups have put into ClickHouse, by minute and partition, up to the moment of reading';
 
 -- One actor's clicks, be it a user (who has such an index already), an address or a device.
 ALTER TABLE {database}.fraud_scores ADD INDEX IF NOT EXISTS by_ip ip TYPE bloom_filter(0.01) GRANULARITY 1;
 ALTER TABLE {database}.fraud_scores ADD INDEX IF NOT EXISTS by_device device_id TYPE bloom_filter(0.01) GRANULARITY 1;
 ALTER TABLE {database}.fraud_scores MATERIALIZE INDEX by_ip, MATERIALIZE INDEX by_device SETTINGS mutations_sync = 0;
 
+-- Projections are found by the aggregates as they are written, and rolling visitors are merged from states: so it is the state that by_minute has to hold.
+ALTER TABLE {database}.clicks DROP PROJECTION IF EXISTS by_minute;
+ALTER TABLE {database}.watches DROP PROJECTION IF EXISTS by_minute;
+ALTER TABLE {database}.clicks ADD PROJECTION IF NOT EXISTS by_minute
+(
+    SELECT is_duplicate, toInt32(floor(toUnixTimestamp64Milli(occurred_at) / 60000)) AS minute, count(), countIf(is_late), uniqCombinedState(13)(user_id)
+    GROUP BY is_duplicate, minute
+);
+ALTER TABLE {database}.watches ADD PROJECTION IF NOT EXISTS by_minute
+(
+    SELECT is_duplicate, toInt32(floor(toUnixTimestamp64Milli(occurred_at) / 60000)) AS minute, count(), countIf(is_late), uniqCombinedState(13)(user_id)
+    GROUP BY is_duplicate, minute
+);
+ALTER TABLE {database}.clicks MATERIALIZE PROJECTION by_minute SETTINGS mutations_sync = 0;
+ALTER TABLE {database}.watches MATERIALIZE PROJECTION by_minute SETTINGS mutations_sync = 0;
 CREATE OR REPLACE VIEW {database}.visitors_per_minute
 (
     minute DateTime64(0, 'UTC') COMMENT 'Minute, by the clock of the device',

@@ -14,6 +14,7 @@ mod commands;
 mod dead_letters;
 mod delivery;
 mod evolution;
+mod dictionary;
 mod flow;
 mod foreign;
 mod fraud;
