@@ -1,5 +1,7 @@
 -- What dashboards need to be quick over a month: the ledger and visitors by minute, and how scores and alerts of fraud stand beside the truth.
 
+ALTER TABLE {database}.ledger ADD COLUMN IF NOT EXISTS reasons Map(String, UInt64) DEFAULT map() COMMENT 'The rejected messages by reason; empty where it was not noted' AFTER rejects;
+
 -- Within a partition the ledger's ranges are in the order of time, so that few granules have to be read for one.
 ALTER TABLE {database}.ledger ADD INDEX IF NOT EXISTS by_time inserted_at TYPE minmax GRANULARITY 1;
 ALTER TABLE {database}.ledger MATERIALIZE INDEX by_time SETTINGS mutations_sync = 0;
@@ -11,7 +13,7 @@ CREATE OR REPLACE VIEW {database}.ledger_minutes_since
 AS
 SELECT
     toStartOfMinute(toDateTime(one.inserted_at, 'UTC')) AS minute, one.consumer_group AS consumer_group, one.topic AS topic, one.partition AS partition,
-    sum(one.events) AS events, sum(one.rejects) AS rejects, sum(one.lost) AS lost, sum(one.bytes) AS bytes, countIf(one.events > 0) AS batches, countIf(one.attempt > 1) AS resent,
+    sum(one.events) AS events, sum(one.rejects) AS rejects, sumMap(one.reasons) AS reasons, sum(one.lost) AS lost, sum(one.bytes) AS bytes, countIf(one.events > 0) AS batches, countIf(one.attempt > 1) AS resent,
     argMax(one.lag, one.inserted_at) AS lag, max(one.lag) AS lag_max,
     maxIf(dateDiff('millisecond', one.appended_last, one.inserted_at), one.events > 0) AS behind_ms_max,
     ifNotFinite(quantileIf(0.95)(one.freshness_ms, one.events > 0), 0) AS freshness_ms_p95, ifNotFinite(quantileIf(0.95)(one.insert_ms, one.events > 0), 0) AS insert_ms_p95,
@@ -34,6 +36,7 @@ CREATE TABLE IF NOT EXISTS {database}.ledger_minute_rollup
     partition Int32 COMMENT 'Partition',
     events UInt64 COMMENT 'Messages read',
     rejects UInt64 COMMENT 'Of these, messages that are in the dead letters',
+    reasons Map(String, UInt64) COMMENT 'These by reason',
     lost UInt64 COMMENT 'Messages that the log no longer had',
     bytes UInt64 COMMENT 'Bytes inserted',
     batches UInt64 COMMENT 'Batches that had a message',
@@ -68,6 +71,7 @@ CREATE OR REPLACE VIEW {database}.ledger_per_minute
     partition Int32 COMMENT 'Partition',
     events UInt64 COMMENT 'Messages read',
     rejects UInt64 COMMENT 'Of these, messages that are in the dead letters',
+    reasons Map(String, UInt64) COMMENT 'These by reason',
     lost UInt64 COMMENT 'Messages that the log no longer had',
     bytes UInt64 COMMENT 'Bytes inserted',
     batches UInt64 COMMENT 'Batches that had a message',
@@ -199,3 +203,63 @@ SELECT * EXCEPT cut FROM {database}.fraud_known_rollup
 UNION ALL
 SELECT * FROM {database}.fraud_known_since(since = (SELECT if(count() = 0, 0, max(cut)) FROM {database}.fraud_known_rollup))
 COMMENT 'Scored clicks whose truth is known, by hour, user and score; sum over rows. What came in the last quarter of an hour is as it is at the moment of reading, the rest as of the last rollup, about an hour old at most';
+
+-- Which playbacks are judged, and how lists and popularity had ranked them, in few rows: those of one quarter of an hour that are judged alike are one.
+CREATE OR REPLACE VIEW {database}.recommendation_judged_since
+AS
+SELECT
+    toStartOfFifteenMinutes(toDateTime(received_at, 'UTC')) AS quarter,
+    multiIf(isNull(user_completions), 'not noted', user_completions = 0, 'none', user_completions < 5, '1 to 4', user_completions < 20, '5 to 19', '20 or more')
+        ::Enum8('none' = 0, '1 to 4' = 1, '5 to 19' = 2, '20 or more' = 3, 'not noted' = 4) AS completed_before,
+    multiIf(isNull(title_seen_at), 'not noted', received_at < title_seen_at + INTERVAL 1 DAY, 'first day', received_at < title_seen_at + INTERVAL 7 DAY, 'first week',
+        received_at < title_seen_at + INTERVAL 30 DAY, 'first month', 'older')::Enum8('first day' = 0, 'first week' = 1, 'first month' = 2, 'older' = 3, 'not noted' = 4) AS title_age,
+    toUInt8(if(rank > 20, 0, rank)) AS place, toUInt8(if(popularity_rank > 20, 0, popularity_rank)) AS popularity_place, count() AS playbacks
+FROM {database}.recommendation_outcomes
+WHERE _appended_at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC') AND NOT watched_before
+    AND event_id IN (SELECT event_id FROM {database}.recommendation_completions WHERE _appended_at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC'))
+GROUP BY quarter, completed_before, title_age, place, popularity_place
+COMMENT 'Completed playbacks that were appended at since (milliseconds from 1970) or later, and how they had been ranked: recommendation_judged_since(since = 1767225600000)';
+CREATE TABLE IF NOT EXISTS {database}.recommendation_judged_rollup
+(
+    quarter DateTime('UTC') COMMENT 'Quarter of an hour in which the playbacks began, as the collecting service received them',
+    completed_before Enum8('none' = 0, '1 to 4' = 1, '5 to 19' = 2, '20 or more' = 3, 'not noted' = 4) COMMENT 'Titles that the user had completed before',
+    title_age Enum8('first day' = 0, 'first week' = 1, 'first month' = 2, 'older' = 3, 'not noted' = 4) COMMENT 'Age of the title, from its first playback',
+    place UInt8 COMMENT 'Place of the title among the first 20 of the list that stood before; 0: not among them',
+    popularity_place UInt8 COMMENT 'Place of the title among the 20 with the most completions until then; 0: not among them',
+    playbacks UInt64 COMMENT 'Playbacks that were watched to the end, of titles that the user had not completed before',
+    cut Int64 COMMENT 'Time, milliseconds from 1970, before which the broker had appended them; the same in all rows'
+)
+ENGINE = MergeTree
+ORDER BY quarter
+COMMENT 'Judged playbacks before the cut, as they were when they were last made anew. Read recommendation_judged';
+CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.recommendation_judged_rollup_refresh
+REFRESH EVERY 1 HOUR RANDOMIZE FOR 10 MINUTE
+TO {database}.recommendation_judged_rollup
+AS
+WITH toInt64(toUnixTimestamp(now()) - 7200) * 1000 AS until
+SELECT
+    toStartOfFifteenMinutes(toDateTime(received_at, 'UTC')) AS quarter,
+    multiIf(isNull(user_completions), 'not noted', user_completions = 0, 'none', user_completions < 5, '1 to 4', user_completions < 20, '5 to 19', '20 or more')
+        ::Enum8('none' = 0, '1 to 4' = 1, '5 to 19' = 2, '20 or more' = 3, 'not noted' = 4) AS completed_before,
+    multiIf(isNull(title_seen_at), 'not noted', received_at < title_seen_at + INTERVAL 1 DAY, 'first day', received_at < title_seen_at + INTERVAL 7 DAY, 'first week',
+        received_at < title_seen_at + INTERVAL 30 DAY, 'first month', 'older')::Enum8('first day' = 0, 'first week' = 1, 'first month' = 2, 'older' = 3, 'not noted' = 4) AS title_age,
+    toUInt8(if(rank > 20, 0, rank)) AS place, toUInt8(if(popularity_rank > 20, 0, popularity_rank)) AS popularity_place, count() AS playbacks, until AS cut
+FROM {database}.recommendation_outcomes
+WHERE _appended_at < fromUnixTimestamp64Milli(until, 'UTC') AND NOT watched_before AND event_id IN (SELECT event_id FROM {database}.recommendation_completions)
+GROUP BY quarter, completed_before, title_age, place, popularity_place
+SETTINGS max_threads = 1
+COMMENT 'Makes recommendation_judged_rollup anew: all playbacks that began two hours ago or earlier';
+CREATE OR REPLACE VIEW {database}.recommendation_judged
+(
+    quarter DateTime('UTC') COMMENT 'Quarter of an hour in which the playbacks began, as the collecting service received them',
+    completed_before Enum8('none' = 0, '1 to 4' = 1, '5 to 19' = 2, '20 or more' = 3, 'not noted' = 4) COMMENT 'Titles that the user had completed before',
+    title_age Enum8('first day' = 0, 'first week' = 1, 'first month' = 2, 'older' = 3, 'not noted' = 4) COMMENT 'Age of the title, from its first playback',
+    place UInt8 COMMENT 'Place of the title among the first 20 of the list that stood before; 0: not among them',
+    popularity_place UInt8 COMMENT 'Place of the title among the 20 with the most completions until then; 0: not among them',
+    playbacks UInt64 COMMENT 'Playbacks that were watched to the end, of titles that the user had not completed before'
+)
+AS
+SELECT * EXCEPT cut FROM {database}.recommendation_judged_rollup
+UNION ALL
+SELECT * FROM {database}.recommendation_judged_since(since = (SELECT if(count() = 0, 0, max(cut)) FROM {database}.recommendation_judged_rollup))
+COMMENT 'Completed playbacks and how lists and popularity had ranked them; sum playbacks over rows. What began in the last two hours is as it is at the moment of reading, the rest as of the last rollup, about an hour old at most';

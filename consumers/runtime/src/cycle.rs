@@ -491,6 +491,7 @@ fn ledger_row(job: &Job, sink: &Sink, started: Instant, gone: &Gone) -> LedgerRo
         end_offset: batch.range.end,
         events: batch.counts.events + gone.offsets_there,
         rejects: batch.counts.rejects,
+        reasons: reasons(batch),
         lost: gone.lost,
         rows,
         derived: derived(batch, sink),
@@ -512,6 +513,15 @@ fn ledger_row(job: &Job, sink: &Sink, started: Instant, gone: &Gone) -> LedgerRo
         claimed_at: claimed_at_ms(job, inserted_at),
         inserted_at,
     }
+}
+
+/// Rejected messages by reason.
+fn reasons(batch: &Sealed) -> BTreeMap<&'static str, u64> {
+    let mut reasons = BTreeMap::new();
+    for letter in &batch.dead_letters {
+        *reasons.entry(letter.reason).or_default() += 1;
+    }
+    reasons
 }
 
 /// When a range was claimed first, as far as is known: a claim that is gone has that of its successor.

@@ -27,6 +27,7 @@ pub struct LedgerRow {
     pub end_offset: i64,
     pub events: u64,
     pub rejects: u64,
+    pub reasons: BTreeMap<&'static str, u64>,
     pub lost: u64,
     pub rows: BTreeMap<&'static str, u64>,
     pub derived: BTreeMap<String, u64>,

@@ -228,8 +228,8 @@ async fn cut_range(
     }
     let write = format!(
         "INSERT INTO {{database}}.ledger SELECT * EXCEPT (whole_end, whole_events) REPLACE(toUInt32({}) AS epoch, toInt64({point}) AS end_offset, \
-         toUInt64(greatest(toInt64(whole_events) - (whole_end - {point}), 0)) AS events, toUInt64(0) AS rejects, map({}) AS rows, \
-         CAST(map(), 'Map(String, UInt64)') AS derived) \
+         toUInt64(greatest(toInt64(whole_events) - (whole_end - {point}), 0)) AS events, toUInt64(0) AS rejects, CAST(map(), 'Map(String, UInt64)') AS reasons, \
+         map({}) AS rows, CAST(map(), 'Map(String, UInt64)') AS derived) \
          FROM (SELECT *, end_offset AS whole_end, events AS whole_events FROM ({cut}))",
         record.epoch,
         rows.join(", ")
