@@ -19,6 +19,7 @@ use crate::new_group::{self, NewGroupArgs};
 use crate::shell::{self, CompletionsArgs, ManArgs};
 use crate::status::StatusArgs;
 use crate::tail::{self, TailArgs};
+use crate::query::QueryArgs;
 use crate::verify::VerifyArgs;
 
 /// User activity, streamed: services publish each click and watch event to Kafka once; each department reads it in a consumer group of its own,
@@ -105,6 +106,8 @@ pub enum Verb {
     /// Teach the group fraud what attacks look like.
     #[command(subcommand)]
     Fraud(FraudVerb),
+    /// Ask ClickHouse: the query behind a panel, by its name, or SQL of your own. Reads only.
+    Query(QueryArgs),
     /// Serve the dashboards as web pages: those that open in Grafana too, drawn without it.
     View(ViewArgs),
     /// Write a consumer group into the source tree, complete: it compiles, passes its tests and runs, before a line of it is changed.

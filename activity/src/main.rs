@@ -9,6 +9,7 @@ mod examples;
 mod fraud;
 mod new_group;
 mod print;
+mod query;
 mod rewind;
 mod settings_file;
 mod shell;
@@ -121,6 +122,7 @@ async fn dispatch(cli: Cli, command: &clap::Command) -> anyhow::Result<Verdict> 
         }
         Verb::Quality(QualityVerb::Fraud(args)) => fraud::quality(&args, &targets()).await,
         Verb::Fraud(verb) => fraud::run(&verb, &targets()).await,
+        Verb::Query(args) => query::run(&args, &targets()).await,
         Verb::View(args) => view::run(&args, &targets(), stop()?).await,
         Verb::NewGroup(args) => new_group::run(&args),
         Verb::Config(args) => verbs::config(args, command),

@@ -8,6 +8,7 @@ mod frames;
 mod interpolate;
 mod macros;
 mod markdown;
+mod named;
 mod own_range;
 mod pages;
 mod server;
@@ -20,5 +21,8 @@ mod viewer;
 
 pub use dashboards::{Dashboard, DashboardError, Panel, Target, load};
 pub use macros::MACROS;
+pub use named::{Asking, NamedQuery, Reader, named_queries};
 pub use server::{ServeError, serve};
 pub use settings::ViewerSettings;
+pub use source::SourceError;
+pub use viewer::ViewError;

@@ -53,6 +53,11 @@ impl Source {
 
     /// Runs a query and reads its columns.
     pub(crate) async fn columns(&self, sql: &str) -> Result<Vec<Column>, SourceError> {
+        Ok(frames::read(&self.json(sql).await?)?)
+    }
+
+    /// Runs a query; its answer in the format JSONCompact.
+    pub(crate) async fn json(&self, sql: &str) -> Result<Vec<u8>, SourceError> {
         // It is never closed.
         let _turn = self.turns.acquire().await;
         let settings = self.settings().await?;
@@ -60,7 +65,7 @@ impl Source {
         let answer = self
             .database
             .read(sql, "JSONCompact", settings, QUERY_TIMEOUT);
-        Ok(frames::read(&answer.await?)?)
+        Ok(answer.await?)
     }
 
     /// Whether somebody answers and lets this user in.

@@ -268,7 +268,18 @@ impl Viewer {
         let from = request.from.as_deref().unwrap_or(&dashboard.time.from);
         let to = request.to.as_deref().unwrap_or(&dashboard.time.to);
         let range = Range::read(from, to, &now)?;
-        let mut scene = Scene::new(&dashboard, range);
+        let scene = self.scene(&dashboard, range, request).await;
+        Ok(self.answer(&scene, panel, request.points).await)
+    }
+
+    /// A dashboard with its variables as they were asked for.
+    async fn scene<'a>(
+        &self,
+        dashboard: &'a Dashboard,
+        range: Range,
+        request: &Request,
+    ) -> Scene<'a> {
+        let mut scene = Scene::new(dashboard, range);
         for variable in &dashboard.templating.list {
             let requested = request.values(&variable.name);
             let choices = match variables::needs_choices(variable, requested) {
@@ -279,21 +290,37 @@ impl Viewer {
                 .bound
                 .push(variables::bind(variable, &choices, requested));
         }
-        Ok(self.answer(&scene, panel, request.points).await)
+        scene
+    }
+
+    /// The SQL that a panel's query becomes.
+    pub(crate) async fn query_sql(
+        &self,
+        uid: &str,
+        id: u64,
+        raw: &str,
+        request: &Request,
+    ) -> Result<String, ViewError> {
+        let dashboard = self.dashboard(uid).await?;
+        let missing = || ViewError::Missing(format!("panel {id} in dashboard {uid}"));
+        let panel = dashboard.panel(id).ok_or_else(missing)?;
+        let now = now_in(request.zone.as_deref());
+        let (span, _) = self.span(&dashboard, request, &now).await?;
+        let range = Range::read(&span.from, &span.to, &now)?;
+        let scene = self.scene(&dashboard, range, request).await;
+        let (range, interval) = scene.steps(panel, POINTS_DEFAULT);
+        scene.sql(raw, range, interval)
+    }
+
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
     }
 
     async fn answer(&self, scene: &Scene<'_>, panel: &Panel, points: Option<i64>) -> Answer {
-        let range = panel_range(scene.range, panel);
         let points = points
             .unwrap_or(POINTS_DEFAULT)
             .clamp(*POINTS.start(), *POINTS.end());
-        let points = panel.max_data_points.unwrap_or(points).max(1);
-        let least = panel
-            .interval
-            .as_deref()
-            .map(|text| interpolate::prose(text, &scene.bound));
-        let least = least.as_deref().and_then(duration_ms).unwrap_or(1);
-        let interval = interval_ms(range, points, least);
+        let (range, interval) = scene.steps(panel, points);
         let mut answer = Answer {
             title: interpolate::prose(&panel.title, &scene.bound),
             range: Some(range),
@@ -371,6 +398,18 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// A panel's range, and the interval that it is cut into for so many points.
+    fn steps(&self, panel: &Panel, points: i64) -> (Range, i64) {
+        let range = panel_range(self.range, panel);
+        let points = panel.max_data_points.unwrap_or(points).max(1);
+        let least = panel
+            .interval
+            .as_deref()
+            .map(|text| interpolate::prose(text, &self.bound));
+        let least = least.as_deref().and_then(duration_ms).unwrap_or(1);
+        (range, interval_ms(range, points, least))
+    }
+
     /// The query as ClickHouse gets it.
     fn sql(&self, raw: &str, range: Range, interval: i64) -> Result<String, ViewError> {
         let is_nothing = |bound: &Bound| bound.values.iter().all(|v| v.value.is_empty());
@@ -422,6 +461,33 @@ fn globals(dashboard: &Dashboard, range: Range, interval: i64) -> Vec<Bound> {
         ..Bound::default()
     };
     pairs.map(bind).into()
+}
+
+/// SQL of no dashboard, with the macros expanded and these values put in.
+pub(crate) fn own_sql(
+    raw: &str,
+    range: Range,
+    values: &[(String, String)],
+) -> Result<String, ViewError> {
+    let dashboard = Dashboard::default();
+    let mut scene = Scene::new(&dashboard, range);
+    for (name, value) in values {
+        let choice = Choice {
+            value: value.clone(),
+            text: value.clone(),
+            is_declared: false,
+        };
+        let known = scene.bound.iter_mut().find(|bound| bound.name == *name);
+        match known {
+            Some(bound) => bound.values.push(choice),
+            None => scene.bound.push(Bound {
+                name: name.clone(),
+                values: vec![choice],
+                ..Bound::default()
+            }),
+        }
+    }
+    scene.sql(raw, range, interval_ms(range, POINTS_DEFAULT, 1))
 }
 
 #[cfg(test)]

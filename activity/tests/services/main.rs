@@ -11,6 +11,7 @@ mod support;
 
 mod analytics;
 mod commands;
+mod dashboards;
 mod dead_letters;
 mod delivery;
 mod evolution;
