@@ -195,6 +195,9 @@ pub struct UpArgs {
     /// Services and groups only.
     #[arg(long, conflicts_with_all = ["events", "duration", "rate", "seed", "scenario"])]
     pub no_traffic: bool,
+    /// Without Prometheus and its alerts.
+    #[arg(long)]
+    pub no_prometheus: bool,
     /// Form of the reconciliation.
     #[command(flatten)]
     pub output: OutputArgs,

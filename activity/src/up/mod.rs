@@ -4,6 +4,7 @@
 mod groups;
 mod live;
 mod progress;
+mod prometheus;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -80,6 +81,7 @@ pub async fn run(
         ports: Ports::default(),
         brokers: args.brokers,
         security: None,
+        prometheus: (!args.no_prometheus).then(prometheus::files),
     };
     let progress = Arc::new(progress::StackProgress::new());
     let mut stack = tokio::select! {
@@ -87,6 +89,7 @@ pub async fn run(
         () = stop.cancelled() => return Ok(Verdict::Done),
     };
     progress.clear();
+    prometheus::say_if_absent(&stack);
     address(&mut targets, stack.endpoints());
     let outcome = on_stack(
         args, &targets, &data_dir, executable, &mut stack, began, stop,
@@ -117,13 +120,14 @@ async fn on_stack(
         return Ok(Verdict::Done);
     }
     let mut groups = GroupProcesses::start(executable, targets, data_dir.join("logs")).await?;
+    prometheus::scrape(stack, &groups);
     let rewound = unfinished_rewinds(targets).await?;
     tokio::select! {
         ready = tokio::time::timeout(READY_WAIT, groups.ready(&rewound, |said| eprintln!("{said}"))) => ready.context("the groups did not become ready; see their logs in the data folder")??,
         () = stop.cancelled() => (),
     }
     if !stop.is_cancelled() {
-        say_ready(args.output, targets, &groups, began)?;
+        say_ready(args.output, targets, stack, &groups, began)?;
     }
     let outcome = while_up(args, targets, stack, &mut groups, &stop).await;
     groups.stop().await;
@@ -157,7 +161,7 @@ async fn set_up(
             () = stop.cancelled() => return Ok(false),
             (service, status) = stack.supervise() => {
                 eprintln!("{}", ended(stack, service, status));
-                stack.restart(service).await?;
+                prometheus::restart(stack, service).await?;
             }
             () = tokio::time::sleep(REWIND_LOOK_INTERVAL) => (),
         }
@@ -198,6 +202,7 @@ async fn unfinished_rewinds(targets: &Targets) -> anyhow::Result<Vec<&'static st
 fn say_ready(
     output: OutputArgs,
     targets: &Targets,
+    stack: &Stack,
     groups: &GroupProcesses,
     began: Instant,
 ) -> anyhow::Result<()> {
@@ -207,8 +212,9 @@ fn say_ready(
         .map(|(group, address)| format!("{group} http://{address}/metrics"))
         .collect();
     let line = format!(
-        "READY in {:.1} s: {clickhouse}/play (query), {}",
+        "READY in {:.1} s: {clickhouse}/play (query), {}{}",
         began.elapsed().as_secs_f64(),
+        prometheus::in_ready_line(stack),
         metrics.join(", ")
     );
     match output.output {
@@ -244,9 +250,13 @@ async fn while_up(
             () = stop.cancelled() => break,
             (service, status) = stack.supervise() => {
                 live.say(&ended(stack, service, status));
-                stack.restart(service).await?;
+                prometheus::restart(stack, service).await?;
             }
-            group = groups.supervise() => live.say(&group),
+            group = groups.supervise() => {
+                live.say(&group);
+                // One that was started again may serve elsewhere.
+                prometheus::scrape(stack, groups);
+            }
             done = finished(&mut traffic) => {
                 traffic = None;
                 published = Some(done?);

@@ -24,7 +24,7 @@ use up::{PATIENCE, Up, within};
 
 /// How long what a killed `up` had started may take to be gone: a killed engine gives back gigabytes first.
 const ORPHANS_PATIENCE: Duration = Duration::from_secs(15);
-const SERVICES: usize = 3;
+const SERVICES: usize = 4;
 
 #[test]
 fn asked_for_events_end_the_run_and_the_next_start_on_the_folder_finds_them() {
@@ -42,10 +42,14 @@ fn asked_for_events_end_the_run_and_the_next_start_on_the_folder_finds_them() {
     let mut up = Up::start(&folder, &["--no-traffic"]);
     let urls = up.ready();
     assert!(urls[0].ends_with("/play"), "{urls:?}");
-    assert_eq!(urls.len(), 1 + groups(&[]).len(), "{urls:?}");
+    assert_eq!(urls.len(), 2 + groups(&[]).len(), "{urls:?}");
     for url in &urls {
         assert!(answers(url), "{url}");
     }
+    let alerts = urls.iter().find(|url| url.ends_with("/alerts")).unwrap();
+    up.until("prometheus reads every group", |_| {
+        scraped(alerts) == groups(&[]).len()
+    });
     assert_clean(&up.json(&["verify"]), 5_000);
     assert_eq!(lag(&up), 0);
 
@@ -59,8 +63,9 @@ fn asked_for_events_end_the_run_and_the_next_start_on_the_folder_finds_them() {
     assert_clean(&up.json(&["verify"]), 5_000);
     up.end_with_ctrl_c();
 
-    let mut up = Up::start(&folder, &["--fresh", "--no-traffic"]);
-    up.ready();
+    let mut up = Up::start(&folder, &["--fresh", "--no-traffic", "--no-prometheus"]);
+    let urls = up.ready();
+    assert_eq!(urls.len(), 1 + groups(&[]).len(), "{urls:?}");
     assert_clean(&up.json(&["verify"]), 0);
     let ends = up.json(&["lag"]);
     assert!(all(&ends).iter().all(|lag| lag["end"] == 0), "{ends:#}");
@@ -213,6 +218,15 @@ fn answers(url: &str) -> bool {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let answer = runtime.block_on(client.get(url).send());
     answer.is_ok_and(|answer| answer.status().is_success())
+}
+
+/// How many processes the Prometheus at this address reads with success.
+fn scraped(alerts: &str) -> usize {
+    let url = alerts.replace("/alerts", "/api/v1/targets");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = runtime.block_on(async { client.get(url).send().await.unwrap().text().await });
+    answer.unwrap().matches(r#""health":"up""#).count()
 }
 
 fn all(list: &Value) -> &[Value] {
