@@ -12,6 +12,7 @@ use clap::builder::TypedValueParser as _;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::dead_letters::DeadLettersVerb;
+use crate::forget::ForgetArgs;
 use crate::fraud::{FraudQualityArgs, FraudVerb};
 use crate::verify::VerifyArgs;
 
@@ -80,6 +81,8 @@ pub enum Verb {
     DeadLetters(DeadLettersVerb),
     /// Let a group read again from an earlier place, after a bug: its tables are built anew beside the live ones, then exchanged with them.
     Rewind(RewindArgs),
+    /// Delete what ClickHouse has of one user: the rows stay, as nobody's, so that every event still has its rows.
+    Forget(ForgetArgs),
     /// Measure what a group's outputs are worth.
     #[command(subcommand)]
     Quality(QualityVerb),
