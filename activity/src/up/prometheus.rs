@@ -38,7 +38,8 @@ fn one_line(text: &str) -> String {
 /// For the line that says that all is ready.
 pub fn in_ready_line(stack: &Stack) -> String {
     let url = stack.endpoints().prometheus.as_ref();
-    url.map(|url| format!("{url}/alerts (alerts), "))
+    // Its page of alerts is not at the same place in every build of it; from this one it is a click away.
+    url.map(|url| format!("{url} (alerts), "))
         .unwrap_or_default()
 }
 
