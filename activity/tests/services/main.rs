@@ -15,6 +15,7 @@ mod dead_letters;
 mod delivery;
 mod flow;
 mod foreign;
+mod forget;
 mod fraud;
 mod look_up;
 mod malformed;
