@@ -14,12 +14,13 @@ use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::dead_letters::DeadLettersVerb;
 use crate::examples;
+use crate::forget::ForgetArgs;
 use crate::fraud::{FraudQualityArgs, FraudVerb};
 use crate::new_group::{self, NewGroupArgs};
+use crate::query::QueryArgs;
 use crate::shell::{self, CompletionsArgs, ManArgs};
 use crate::status::StatusArgs;
 use crate::tail::{self, TailArgs};
-use crate::query::QueryArgs;
 use crate::verify::VerifyArgs;
 
 /// User activity, streamed: services publish each click and watch event to Kafka once; each department reads it in a consumer group of its own,
@@ -100,6 +101,8 @@ pub enum Verb {
     /// Let a group read again from an earlier place, after a bug: its tables are built anew beside the live ones, then exchanged with them.
     #[command(after_help = examples::REWIND)]
     Rewind(RewindArgs),
+    /// Delete what ClickHouse has of one user: the rows stay, as nobody's, so that every event still has its rows.
+    Forget(ForgetArgs),
     /// Measure what a group's outputs are worth.
     #[command(subcommand, after_help = examples::QUALITY)]
     Quality(QualityVerb),
@@ -247,6 +250,9 @@ pub struct UpArgs {
     /// The dashboards' pages.
     #[command(flatten)]
     pub viewer: ViewerSettings,
+    /// Without Prometheus and its alerts.
+    #[arg(long)]
+    pub no_prometheus: bool,
     /// Form of the reconciliation.
     #[command(flatten)]
     pub output: OutputArgs,

@@ -6,6 +6,7 @@ mod cli;
 mod consume;
 mod dead_letters;
 mod examples;
+mod forget;
 mod fraud;
 mod new_group;
 mod print;
@@ -117,6 +118,7 @@ async fn dispatch(cli: Cli, command: &clap::Command) -> anyhow::Result<Verdict> 
         Verb::Verify(args) => verify::run(&args, &targets()).await,
         Verb::DeadLetters(verb) => dead_letters::run(verb, &targets()).await,
         Verb::Rewind(args) => rewind::run(args, &targets()).await,
+        Verb::Forget(args) => forget::run(args, &targets()).await,
         Verb::Quality(QualityVerb::Recommendation(args)) => {
             verbs::quality_recommendation(&args, &targets()).await
         }

@@ -44,6 +44,7 @@ async fn run(data_dir: PathBuf, ports: Ports, brokers: Option<u8>) -> Result<(),
         ports,
         brokers,
         security: None,
+        prometheus: None,
     };
     let began = Instant::now();
     let mut stack = tokio::select! {

@@ -13,11 +13,11 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::clients::{self, Call};
+use crate::clients::{self, Call, Client};
 use crate::error::Doing;
 use crate::parts::{self, Part, Workshop};
 use crate::process::{Process, Spawner};
-use crate::{Progress, StackError, java, launch, logs, machine};
+use crate::{Progress, Silent, StackError, apt, java, launch, logs, machine};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 const PARTIAL: &str = ".partial-";
@@ -91,6 +91,17 @@ pub async fn chart_library(
     let cache = Cache::new(cache_dir, spawner, executable, progress)?;
     let (home, _) = cache.ensure(Part::Charts).await?;
     Ok(parts::charts_library(&home))
+}
+
+/// Prometheus's own checker of configurations and rules, `promtool`, which comes with it: fetched if it is not there yet, else the one in the PATH.
+/// `cache_dir` as of [`prefetch`].
+pub async fn promtool(cache_dir: Option<PathBuf>) -> Result<PathBuf, StackError> {
+    let spawner = Spawner::new().doing(|| "starting a thread")?;
+    let cache = Cache::new(cache_dir, spawner, None, Arc::new(Silent))?;
+    match cache.ensure(Part::Prometheus).await {
+        Ok((home, _)) => Ok(home.join("usr/bin/promtool")),
+        Err(error) => clients::on_path("promtool").ok_or(error),
+    }
 }
 
 /// The cache, with all that fetching needs.
@@ -239,11 +250,13 @@ impl Cache {
             .map_or_else(|| "it is gone".to_owned(), |status| status.to_string());
         if !client.ended().is_some_and(|status| status.success()) {
             let program = call.program.display().to_string();
+            let tail = logs::tail(&log, 0);
+            let outcome = outcome + apt::advice(&tail);
             return Err(StackError::Fetch {
                 what: part.label(),
                 program,
                 outcome,
-                tail: logs::tail(&log, 0),
+                tail,
             });
         }
         bytes = bytes
@@ -290,6 +303,9 @@ impl Cache {
 
 fn missing(part: Part) -> StackError {
     let client = part.client();
+    if client == Client::Apt {
+        return StackError::NoApt { what: part.label() };
+    }
     clients::missing(&[client], |_| false).unwrap_or_else(|| StackError::MissingPrograms {
         programs: client.name().to_owned(),
         command: client.name().to_owned(),
@@ -328,7 +344,6 @@ fn size_of(folder: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Silent;
 
     fn cache(root: &Path) -> Cache {
         Cache::new(

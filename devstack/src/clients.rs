@@ -39,7 +39,7 @@ impl Client {
             Self::Maven => "mvn (fetches Kafka and the registry)",
             Self::Npm => "npm (fetches the ClickHouse engine and the dashboards' chart library)",
             Self::Pip => "Java 21 or newer, or pip to fetch one",
-            Self::Apt => "apt-get (fetches a browser for tests)",
+            Self::Apt => "apt-get with dpkg-deb (fetches Prometheus, and a browser for tests)",
         }
     }
 

@@ -27,6 +27,13 @@ pub enum StackError {
         command: String,
     },
 
+    /// The part is a package of Debian, and this machine has no way to fetch one.
+    #[error("{what} comes as a package of Debian, and there is no apt-get with dpkg-deb here")]
+    NoApt {
+        /// The part.
+        what: &'static str,
+    },
+
     /// Another stack runs on the data folder.
     #[error(
         "{data_dir} is in use by process {holder}; stop that one first, or choose another folder"

@@ -5,7 +5,7 @@
 //! services.lock    held (shared) by every service: free exactly when none is left of an earlier run
 //! ports.json       the ports of the last start
 //! endpoints.json   there while a stack serves
-//! kafka/ registry/ clickhouse/ logs/ tmp/
+//! kafka/ registry/ clickhouse/ prometheus/ logs/ tmp/
 //! ```
 
 use std::fs::{self, File, TryLockError};
@@ -30,7 +30,7 @@ const LOCK: &str = "lock";
 const SERVICES_LOCK: &str = "services.lock";
 const PORTS: &str = "ports.json";
 const ENDPOINTS: &str = "endpoints.json";
-const SERVICE_FOLDERS: [&str; 3] = ["kafka", "registry", "clickhouse"];
+const SERVICE_FOLDERS: [&str; 4] = ["kafka", "registry", "clickhouse", "prometheus"];
 
 /// A data folder held by this process.
 #[derive(Debug)]
@@ -102,6 +102,7 @@ impl Folder {
             Service::Kafka(_) => "kafka",
             Service::Registry => "registry",
             Service::ClickHouse => "clickhouse",
+            Service::Prometheus => "prometheus",
         })
     }
 

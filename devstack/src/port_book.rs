@@ -61,6 +61,7 @@ fn of(service: Service, ports: &mut Ports) -> Vec<&mut u16> {
         }
         Service::Registry => vec![&mut ports.registry],
         Service::ClickHouse => vec![&mut ports.clickhouse],
+        Service::Prometheus => vec![&mut ports.prometheus],
     }
 }
 
@@ -80,10 +81,10 @@ mod tests {
                 given.extend(of(*service, &mut ports).into_iter().map(|port| *port));
             }
         }
-        assert_eq!(given.len(), 22);
+        assert_eq!(given.len(), 24);
         given.sort_unstable();
         given.dedup();
-        assert_eq!(given.len(), 22);
+        assert_eq!(given.len(), 24);
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub struct Ports {
     pub registry: u16,
     /// ClickHouse's HTTP.
     pub clickhouse: u16,
+    /// Prometheus's HTTP, where the stack has one.
+    #[serde(default)]
+    pub prometheus: u16,
 }
 
 impl Default for Ports {
@@ -41,6 +44,7 @@ impl Default for Ports {
             secure_kafka: [9194, 9196, 9198],
             registry: 8081,
             clickhouse: 8123,
+            prometheus: 9090,
         }
     }
 }
@@ -54,6 +58,7 @@ impl Ports {
             secure_kafka: [0; BROKERS_MAX],
             registry: 0,
             clickhouse: 0,
+            prometheus: 0,
         }
     }
 }

@@ -25,14 +25,16 @@ pub enum Service {
     Registry,
     /// The ClickHouse engine.
     ClickHouse,
+    /// Prometheus, where the stack was asked for one and it could be had.
+    Prometheus,
 }
 
 impl Service {
-    /// All of a stack of so many brokers.
+    /// All that a stack of so many brokers may have.
     pub(crate) fn all(brokers: u8) -> impl Iterator<Item = Self> {
         (1..=brokers)
             .map(Self::Kafka)
-            .chain([Self::Registry, Self::ClickHouse])
+            .chain([Self::Registry, Self::ClickHouse, Self::Prometheus])
     }
 
     /// Its name in files and messages.
@@ -42,6 +44,7 @@ impl Service {
             Self::Kafka(broker) => format!("kafka-{broker}").into(),
             Self::Registry => "registry".into(),
             Self::ClickHouse => "clickhouse".into(),
+            Self::Prometheus => "prometheus".into(),
         }
     }
 }
@@ -63,6 +66,9 @@ pub struct Endpoints {
     pub registry: String,
     /// ClickHouse's HTTP interface, as in `http://127.0.0.1:8123`.
     pub clickhouse: String,
+    /// Prometheus, as in `http://127.0.0.1:9090`, where the stack has one.
+    #[serde(default)]
+    pub prometheus: Option<String>,
 }
 
 impl Endpoints {
@@ -77,6 +83,8 @@ impl Endpoints {
             secure_kafka: Some(servers(&ports.secure_kafka)).filter(|servers| !servers.is_empty()),
             registry: format!("http://127.0.0.1:{}/apis/ccompat/v7", ports.registry),
             clickhouse: format!("http://127.0.0.1:{}", ports.clickhouse),
+            prometheus: (ports.prometheus != 0)
+                .then(|| format!("http://127.0.0.1:{}", ports.prometheus)),
         }
     }
 }

@@ -16,10 +16,11 @@ use crate::folder::Folder;
 use crate::parts::{self, Part};
 use crate::port_book::{self, PortBook};
 use crate::process::{Process, Spawner};
+use crate::prometheus::Program;
 use crate::service::Start;
 use crate::{
-    Endpoints, Ports, Progress, Security, Service, StackError, StackOptions, clickhouse, java,
-    kafka, launch, logs, machine, ports, registry,
+    Endpoints, Ports, Progress, PrometheusFiles, Security, Service, StackError, StackOptions,
+    clickhouse, clients, java, kafka, launch, logs, machine, ports, prometheus, registry,
 };
 
 /// Another program may take a port between our look at it and the service's.
@@ -34,6 +35,8 @@ pub(crate) struct Site {
     /// What ClickHouse lacks.
     pub(crate) trouble: EngineTrouble,
     java: OnceCell<PathBuf>,
+    /// None: this stack is not to have one.
+    prometheus: Option<PrometheusFiles>,
     spawner: Spawner,
     progress: Arc<dyn Progress>,
 }
@@ -71,6 +74,7 @@ impl Site {
             security: options.security.clone(),
             trouble: EngineTrouble::None,
             java: OnceCell::new_with(java),
+            prometheus: options.prometheus.clone(),
             spawner,
             progress,
         })
@@ -109,6 +113,7 @@ impl Site {
                 tokio::try_join!(self.cache.ensure(Part::Registry), self.java()).map(drop)
             }
             Service::ClickHouse => self.cache.ensure(Part::Engine).await.map(drop),
+            Service::Prometheus => self.prometheus().await.map(drop),
         }
     }
 
@@ -166,6 +171,7 @@ impl Site {
             Service::Kafka(broker) => self.start_kafka(broker, ports, running).await,
             Service::Registry => self.start_registry(ports).await,
             Service::ClickHouse => self.start_engine(ports).await,
+            Service::Prometheus => self.start_prometheus(ports).await,
         }
     }
 
@@ -248,6 +254,42 @@ impl Site {
         let endpoints = Endpoints::on(ports);
         start
             .serving(command, |_| clickhouse::probe(&endpoints, &data))
+            .await
+    }
+
+    /// Whether this stack is to have a Prometheus.
+    pub(crate) fn wants_prometheus(&self) -> bool {
+        self.prometheus.is_some()
+    }
+
+    /// The pinned one, else the machine's own.
+    async fn prometheus(&self) -> Result<Program, StackError> {
+        match self.cache.ensure(Part::Prometheus).await {
+            Ok((home, _)) => Ok(Program::within(&home)),
+            Err(error) => match clients::on_path("prometheus") {
+                Some(path) => Ok(Program::found(path)),
+                None => Err(error),
+            },
+        }
+    }
+
+    async fn start_prometheus(&self, ports: &Ports) -> Result<Process, StackError> {
+        let program = self.prometheus().await?;
+        let folder = self.folder.data(Service::Prometheus);
+        if let Some(files) = &self.prometheus {
+            prometheus::prepare(&folder, files)?;
+        }
+        let log = self.folder.log(Service::Prometheus);
+        let start = Start {
+            service: Service::Prometheus,
+            log: &log,
+            spawner: &self.spawner,
+        };
+        let mut command = self.bound(&program.path);
+        prometheus::complete(&mut command, &program, &folder, ports.prometheus);
+        let endpoints = Endpoints::on(ports);
+        start
+            .serving(command, |_| prometheus::probe(&endpoints, &folder))
             .await
     }
 

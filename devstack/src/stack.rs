@@ -2,6 +2,7 @@
 //! stops all in order.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -15,7 +16,9 @@ use crate::clickhouse::EngineTrouble;
 use crate::port_book::PortBook;
 use crate::process::Process;
 use crate::site::Site;
-use crate::{Endpoints, Ports, Progress, Security, Service, StackError};
+use crate::{
+    Endpoints, Ports, Progress, PrometheusFiles, Security, Service, StackError, prometheus,
+};
 
 /// Kafka and the registry need a second at most, rarely more.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -36,9 +39,11 @@ pub struct StackOptions {
     pub brokers: Option<u8>,
     /// TLS and users; None: whoever reaches a port is let in.
     pub security: Option<Security>,
+    /// What Prometheus is to read and judge; None: the stack has none.
+    pub prometheus: Option<PrometheusFiles>,
 }
 
-/// Kafka, the registry and ClickHouse, running. Dropping it kills them; [`Stack::stop`] is the orderly way.
+/// Kafka, the registry and ClickHouse, running; and Prometheus, if it was asked for and can be had. Dropping it kills them; [`Stack::stop`] is the orderly way.
 pub struct Stack {
     /// Those that run; one that was killed or has died is not among them. First, so that a drop kills them before the folder
     /// is given up.
@@ -46,6 +51,7 @@ pub struct Stack {
     site: Site,
     ports: Ports,
     endpoints: Endpoints,
+    no_prometheus: Option<StackError>,
 }
 
 impl Stack {
@@ -60,14 +66,21 @@ impl Stack {
         let brokers = site.brokers(options.brokers)?;
         let book = PortBook::new(site.folder.last_ports(), options.ports);
         let brokers: Vec<_> = (1..=brokers).map(Service::Kafka).collect();
-        let ((kafka, on_kafka), (registry, on_registry), (engine, on_engine)) = tokio::try_join!(
+        let (
+            (kafka, on_kafka),
+            (registry, on_registry),
+            (engine, on_engine),
+            (prometheus, on_prometheus, no_prometheus),
+        ) = tokio::try_join!(
             site.start_anywhere(&brokers, &book),
             site.start_anywhere(&[Service::Registry], &book),
-            site.start_anywhere(&[Service::ClickHouse], &book)
+            site.start_anywhere(&[Service::ClickHouse], &book),
+            start_prometheus(&site, &book)
         )?;
         let mut ports = Ports {
             registry: on_registry.registry,
             clickhouse: on_engine.clickhouse,
+            prometheus: on_prometheus.prometheus,
             ..on_kafka
         };
         if site.security.is_none() {
@@ -79,7 +92,11 @@ impl Stack {
             site,
             ports,
             endpoints,
-            processes: kafka.into_iter().chain(registry).chain(engine).collect(),
+            no_prometheus,
+            processes: [kafka, registry, engine, prometheus]
+                .into_iter()
+                .flatten()
+                .collect(),
         })
     }
 
@@ -88,9 +105,24 @@ impl Stack {
         &self.endpoints
     }
 
+    /// Why there is no Prometheus although it was asked for.
+    pub fn no_prometheus(&self) -> Option<&StackError> {
+        self.no_prometheus.as_ref()
+    }
+
+    /// Tells Prometheus, where there is one, whose metrics to read from now on.
+    pub fn scrape(&self, groups: &[(&str, SocketAddr)]) -> Result<(), StackError> {
+        if self.endpoints.prometheus.is_none() {
+            return Ok(());
+        }
+        prometheus::write_targets(&self.site.folder.data(Service::Prometheus), groups)
+    }
+
     /// All services of this stack, those among them that are down.
     pub fn services(&self) -> impl Iterator<Item = Service> + use<> {
+        let has_prometheus = self.endpoints.prometheus.is_some();
         Service::all(self.ports.brokers())
+            .filter(move |service| has_prometheus || *service != Service::Prometheus)
     }
 
     /// The process of a service; None while it is down.
@@ -157,6 +189,20 @@ impl Stack {
     }
 }
 
+type Started = (Vec<(Service, Process)>, Ports, Option<StackError>);
+
+/// Nothing else needs Prometheus: what keeps it from running is told, and keeps nothing else from it.
+async fn start_prometheus(site: &Site, book: &PortBook) -> Result<Started, StackError> {
+    if !site.wants_prometheus() {
+        return Ok((Vec::new(), Ports::free(), None));
+    }
+    let started = site.start_anywhere(&[Service::Prometheus], book).await;
+    Ok(match started {
+        Ok((processes, ports)) => (processes, ports, None),
+        Err(error) => (Vec::new(), Ports::free(), Some(error)),
+    })
+}
+
 async fn watch(service: &Service, process: &mut Process) -> (Service, Option<ExitStatus>) {
     (*service, process.wait().await)
 }
@@ -172,7 +218,9 @@ fn running_brokers(processes: &BTreeMap<Service, Process>) -> u8 {
 
 async fn end(service: Service, mut process: Process) {
     match service {
-        Service::Kafka(_) | Service::Registry => process.terminate(STOP_PATIENCE).await,
+        Service::Kafka(_) | Service::Registry | Service::Prometheus => {
+            process.terminate(STOP_PATIENCE).await;
+        }
         // Any signal could fall between a deduplication token and its part; the end of its stdin never does.
         Service::ClickHouse => process.close_stdin(STOP_PATIENCE).await,
     }
@@ -192,6 +240,7 @@ mod tests {
             ports: Ports::free(),
             brokers: None,
             security: None,
+            prometheus: None,
         };
         is_send(&Stack::start(options, Arc::new(crate::Silent)));
     }

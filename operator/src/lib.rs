@@ -2,6 +2,7 @@
 
 pub mod dead_letters;
 mod error;
+pub mod forget;
 pub mod fraud;
 pub mod lag;
 pub mod log;

@@ -10,6 +10,7 @@ mod http;
 pub mod kafka;
 pub mod logs;
 pub mod metrics;
+pub mod metrics_page;
 pub mod registry;
 pub mod security;
 pub mod settings;

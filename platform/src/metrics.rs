@@ -1,5 +1,7 @@
 //! Every metric of a process, named once. Names mirror the community's exporters (`kafka_consumergroup_lag`); ours begin with `activity_`.
 
+use std::cell::RefCell;
+
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
     core::{Collector, Metric, MetricVec, MetricVecBuilder},
@@ -44,9 +46,30 @@ fn rows_buckets() -> Vec<f64> {
     exponential_buckets(1.0, 4.0, 11).unwrap_or_default()
 }
 
+/// What a metric is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Its name; a histogram's series end in `_bucket`, `_sum` and `_count`.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// The names of its labels.
+    pub labels: Vec<String>,
+    /// What it counts or measures, in a sentence.
+    pub help: String,
+}
+
+/// What is registered while the metrics are made.
+#[derive(Default)]
+struct Book {
+    registry: Registry,
+    described: RefCell<Vec<Described>>,
+}
+
 /// The metrics of a process that runs consumer groups.
 pub struct Metrics {
     registry: Registry,
+    described: Vec<Described>,
     /// Messages read from Kafka, those that are read again included.
     pub events_read: IntCounterVec,
     /// Messages that a group took.
@@ -79,6 +102,14 @@ pub struct Metrics {
     pub current_offset: IntGaugeVec,
     /// 1 where a partition is paused.
     pub paused: IntGaugeVec,
+    /// 1 where the last attempt to put a batch into ClickHouse failed; it is tried again.
+    pub batch_unsettled: IntGaugeVec,
+    /// 1 where the group has joined, gets messages and may commit.
+    pub ready: IntGaugeVec,
+    /// 1 where the group takes nothing more of a topic because it rejected too much of it.
+    pub reject_limit_passed: IntGaugeVec,
+    /// How often the coordinator gave this member partitions or took some away.
+    pub rebalances: IntCounterVec,
     /// How long it took to get a partition's state back, seconds, by [`RestorePhase`].
     pub restore_seconds: HistogramVec,
     /// Bytes of the last snapshot.
@@ -93,8 +124,8 @@ impl Metrics {
     /// # Errors
     /// If two metrics had the same name.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let r = Registry::new();
-        r.register(Box::new(
+        let r = Book::default();
+        r.registry.register(Box::new(
             prometheus::process_collector::ProcessCollector::for_self(),
         ))?;
         let group = &["consumergroup"][..];
@@ -201,6 +232,30 @@ impl Metrics {
                 "1 where a partition is paused.",
                 PARTITION_LABELS,
             )?,
+            batch_unsettled: gauge(
+                &r,
+                "activity_batch_unsettled",
+                "1 where the last attempt to put a batch into ClickHouse failed; it is tried again.",
+                PARTITION_LABELS,
+            )?,
+            ready: gauge(
+                &r,
+                "activity_group_ready",
+                "1 where the group has joined, gets messages and may commit.",
+                group,
+            )?,
+            reject_limit_passed: gauge(
+                &r,
+                "activity_reject_limit_passed",
+                "1 where the group takes nothing more of a topic because it rejected too much of it.",
+                &["consumergroup", "topic"],
+            )?,
+            rebalances: counter(
+                &r,
+                "activity_rebalances_total",
+                "How often the coordinator gave this member partitions or took some away.",
+                group,
+            )?,
             restore_seconds: histogram(
                 &r,
                 "activity_restore_seconds",
@@ -220,8 +275,26 @@ impl Metrics {
                 "Bytes in batches that are built or in flight.",
                 group,
             )?,
-            registry: r,
+            registry: r.registry,
+            described: r.described.into_inner(),
         })
+    }
+
+    /// A group begins, and is not ready yet. What it will count begins at zero: of a count that is there at once nobody sees that it grew.
+    pub fn begin<'a>(&self, group: &str, tables: impl Iterator<Item = &'a str>) {
+        self.ready.with_label_values(&[group]).set(0);
+        self.rebalances.with_label_values(&[group]).inc_by(0);
+        for table in tables {
+            let labels = [group, table];
+            self.rows_inserted.with_label_values(&labels).inc_by(0);
+            self.inserts_uncertain.with_label_values(&labels).inc_by(0);
+            self.rows_repaired.with_label_values(&labels).inc_by(0);
+        }
+    }
+
+    /// What each of our own metrics is, in the order of their declaration.
+    pub fn described(&self) -> &[Described] {
+        &self.described
     }
 
     /// All metrics in Prometheus's text format.
@@ -234,41 +307,59 @@ impl Metrics {
     }
 }
 
+/// Registers a collector and notes what it is.
 fn registered<C: Collector + Clone + 'static>(
-    registry: &Registry,
+    book: &Book,
+    kind: &'static str,
     collector: C,
 ) -> Result<C, prometheus::Error> {
-    registry.register(Box::new(collector.clone()))?;
+    let described = collector.desc().into_iter().map(|desc| Described {
+        name: desc.fq_name.clone(),
+        kind,
+        labels: desc.variable_labels.clone(),
+        help: desc.help.clone(),
+    });
+    book.described.borrow_mut().extend(described);
+    book.registry.register(Box::new(collector.clone()))?;
     Ok(collector)
 }
 
 fn counter(
-    registry: &Registry,
+    book: &Book,
     name: &str,
     help: &str,
     labels: &[&str],
 ) -> Result<IntCounterVec, prometheus::Error> {
-    registered(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+    registered(
+        book,
+        "counter",
+        IntCounterVec::new(Opts::new(name, help), labels)?,
+    )
 }
 
 fn gauge(
-    registry: &Registry,
+    book: &Book,
     name: &str,
     help: &str,
     labels: &[&str],
 ) -> Result<IntGaugeVec, prometheus::Error> {
-    registered(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+    registered(
+        book,
+        "gauge",
+        IntGaugeVec::new(Opts::new(name, help), labels)?,
+    )
 }
 
 fn histogram(
-    registry: &Registry,
+    book: &Book,
     name: &str,
     help: &str,
     labels: &[&str],
     buckets: Vec<f64>,
 ) -> Result<HistogramVec, prometheus::Error> {
     registered(
-        registry,
+        book,
+        "histogram",
         HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?,
     )
 }

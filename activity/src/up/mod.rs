@@ -5,6 +5,7 @@ mod groups;
 mod live;
 mod past;
 mod progress;
+mod prometheus;
 mod traffic;
 
 use std::net::SocketAddr;
@@ -83,6 +84,7 @@ pub async fn run(
         ports: Ports::default(),
         brokers: args.brokers,
         security: None,
+        prometheus: (!args.no_prometheus).then(prometheus::files),
     };
     let progress = Arc::new(StackProgress::new());
     let mut stack = tokio::select! {
@@ -90,6 +92,7 @@ pub async fn run(
         () = stop.cancelled() => return Ok(Verdict::Done),
     };
     progress.clear();
+    prometheus::say_if_absent(&stack);
     address(&mut targets, stack.endpoints());
     let outcome = on_stack(
         args, &targets, &data_dir, executable, &mut stack, began, stop,
@@ -127,6 +130,7 @@ async fn on_stack(
     let _traffic_ends = traffic_stop.clone().drop_guard();
     let mut traffic = Traffic::with_past(args, targets, &traffic_stop).await?;
     let mut groups = GroupProcesses::start(executable, targets, data_dir.join("logs")).await?;
+    prometheus::scrape(stack, &groups);
     let rewound = unfinished_rewinds(targets).await?;
     tokio::select! {
         ready = tokio::time::timeout(READY_WAIT, groups.ready(&rewound, |said| eprintln!("{said}"))) => ready.context("the groups did not become ready; see their logs in the data folder")??,
@@ -135,7 +139,15 @@ async fn on_stack(
     let outcome = async {
         let filled = traffic.fill(stack, &mut groups, &stop).await?;
         if !stop.is_cancelled() {
-            say_ready(args.output, targets, &groups, dashboards, began, filled)?;
+            say_ready(
+                args.output,
+                targets,
+                stack,
+                &groups,
+                dashboards,
+                began,
+                filled,
+            )?;
             if !args.no_traffic {
                 traffic.begin(args, targets, &traffic_stop);
             }
@@ -174,7 +186,7 @@ async fn set_up(
             () = stop.cancelled() => return Ok(false),
             (service, status) = stack.supervise() => {
                 eprintln!("{}", ended(stack, service, status));
-                stack.restart(service).await?;
+                prometheus::restart(stack, service).await?;
             }
             () = tokio::time::sleep(REWIND_LOOK_INTERVAL) => (),
         }
@@ -228,6 +240,7 @@ async fn dashboards(
 fn say_ready(
     output: OutputArgs,
     targets: &Targets,
+    stack: &Stack,
     groups: &GroupProcesses,
     dashboards: Option<SocketAddr>,
     began: Instant,
@@ -240,10 +253,11 @@ fn say_ready(
         .map(|(group, address)| format!("{group} http://{address}/metrics"))
         .collect();
     let line = format!(
-        "READY in {:.1} s{}: {}{clickhouse}/play (query), {}",
+        "READY in {:.1} s{}: {}{clickhouse}/play (query), {}{}",
         began.elapsed().as_secs_f64(),
         filled.map_or(String::new(), |filled| format!(", {filled}")),
         dashboards.unwrap_or_default(),
+        prometheus::in_ready_line(stack),
         metrics.join(", ")
     );
     match output.output {
@@ -273,9 +287,13 @@ async fn while_up(
             () = stop.cancelled() => break,
             (service, status) = stack.supervise() => {
                 live.say(&ended(stack, service, status));
-                stack.restart(service).await?;
+                prometheus::restart(stack, service).await?;
             }
-            group = groups.supervise() => live.say(&group),
+            group = groups.supervise() => {
+                live.say(&group);
+                // One that was started again may serve elsewhere.
+                prometheus::scrape(stack, groups);
+            }
             done = traffic.finished() => done?,
             _ = look.tick() => {
                 let caught_up = live.look().await;

@@ -144,6 +144,7 @@ async fn secure_stack(files: &Files) -> Stack {
         executable: ACTIVITY.into(),
         ports: Ports::free(),
         brokers: Some(1),
+        prometheus: None,
         security: Some(Security {
             identity: files.write("identity.pem", &identity),
             authorities: files.path("ca.pem"),

@@ -38,6 +38,7 @@ pub async fn fresh_stack_of(name: &str, brokers: u8) -> Stack {
         ports: Ports::free(),
         brokers: Some(brokers),
         security: None,
+        prometheus: None,
     };
     Stack::start(options, Arc::new(Silent)).await.unwrap()
 }

@@ -25,7 +25,7 @@ use up::{PATIENCE, Up, within};
 
 /// How long what a killed `up` had started may take to be gone: a killed engine gives back gigabytes first.
 const ORPHANS_PATIENCE: Duration = Duration::from_secs(15);
-const SERVICES: usize = 3;
+const SERVICES: usize = 4;
 
 #[test]
 fn asked_for_events_end_the_run_and_the_next_start_on_the_folder_finds_them() {
@@ -47,6 +47,10 @@ fn asked_for_events_end_the_run_and_the_next_start_on_the_folder_finds_them() {
     for url in &urls {
         assert!(answers(url), "{url}");
     }
+    let prometheus = &urls[1];
+    up.until("prometheus reads every group", |_| {
+        scraped(prometheus) == groups(&[]).len()
+    });
     assert_clean(&up.json(&["verify"]), 5_000);
     assert_eq!(lag(&up), 0);
 
@@ -60,8 +64,9 @@ fn asked_for_events_end_the_run_and_the_next_start_on_the_folder_finds_them() {
     assert_clean(&up.json(&["verify"]), 5_000);
     up.end_with_ctrl_c();
 
-    let mut up = Up::start(&folder, &["--fresh", "--no-traffic"]);
-    up.ready();
+    let mut up = Up::start(&folder, &["--fresh", "--no-traffic", "--no-prometheus"]);
+    let urls = up.ready();
+    assert_eq!(urls.len(), 1 + groups(&[]).len(), "{urls:?}");
     assert_clean(&up.json(&["verify"]), 0);
     let ends = up.json(&["lag"]);
     assert!(all(&ends).iter().all(|lag| lag["end"] == 0), "{ends:#}");
@@ -214,6 +219,15 @@ fn answers(url: &str) -> bool {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let answer = runtime.block_on(client.get(url).send());
     answer.is_ok_and(|answer| answer.status().is_success())
+}
+
+/// How many processes the Prometheus at this address reads with success.
+fn scraped(prometheus: &str) -> usize {
+    let url = format!("{prometheus}/api/v1/targets");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = runtime.block_on(async { client.get(url).send().await.unwrap().text().await });
+    answer.unwrap().matches(r#""health":"up""#).count()
 }
 
 fn all(list: &Value) -> &[Value] {

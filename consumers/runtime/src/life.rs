@@ -58,6 +58,8 @@ pub fn run(
     // One life for each epoch: while the group is rewound, it steps aside and waits.
     while !stop.is_cancelled() {
         clients.readiness.not_ready(group.name, "joining the group");
+        let tables = group.tables.iter().map(|table| table.name);
+        clients.metrics.begin(group.name, tables);
         let waiting = wait_for_role(Role::Live, &database, group.name, &clients.readiness, stop);
         let Some(rewinds) = runtime.block_on(waiting) else {
             break;

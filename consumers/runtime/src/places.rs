@@ -44,6 +44,8 @@ impl Driver {
             }
         }
         if is_changed {
+            let rebalances = &self.sink.metrics.rebalances;
+            rebalances.with_label_values(&[self.group.name]).inc();
             // At once: the next owner may answer already.
             self.report_look_up();
         }
@@ -339,6 +341,7 @@ impl Driver {
         metrics::forget_partition(&m.lag_ms, group, topic, &id);
         metrics::forget_partition(&m.current_offset, group, topic, &id);
         metrics::forget_partition(&m.paused, group, topic, &id);
+        metrics::forget_partition(&m.batch_unsettled, group, topic, &id);
     }
 
     /// A partition's name in readiness reports.

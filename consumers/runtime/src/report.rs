@@ -96,6 +96,11 @@ impl Driver {
         } else {
             self.readiness.ready(self.group.name);
         }
+        let is_ready = !self.readiness.reasons().contains_key(self.group.name);
+        let ready = &self.sink.metrics.ready;
+        ready
+            .with_label_values(&[self.group.name])
+            .set(i64::from(is_ready));
         for (partition, assignment) in &self.by_partition {
             match self.lanes.get(assignment).and_then(why_not_ready) {
                 Some(why) => self.readiness.not_ready(&self.part(partition), why),
@@ -110,6 +115,12 @@ impl Driver {
             .buffered_bytes
             .with_label_values(&[self.group.name])
             .set(self.bytes() as i64);
+        for (topic, limit) in &self.limits {
+            metrics
+                .reject_limit_passed
+                .with_label_values(&[self.group.name, topic])
+                .set(i64::from(limit.is_passed()));
+        }
         for (partition, assignment) in &self.by_partition {
             let Some(lane) = self.lanes.get_mut(assignment) else {
                 continue;
@@ -124,6 +135,12 @@ impl Driver {
                 .paused
                 .with_label_values(&labels)
                 .set(i64::from(lane.paused));
+            metrics
+                .batch_unsettled
+                .with_label_values(&labels)
+                .set(i64::from(lane.unsettled_why.is_some()));
+            // From zero on: what is counted first would not be seen to grow.
+            metrics.events_lost.with_label_values(&labels).inc_by(0);
             let Some(committed) = lane.committed.or(lane.told.found_committed) else {
                 continue;
             };
