@@ -64,7 +64,9 @@ impl Traffic {
         let (kafka, registry) = (targets.kafka.clone(), targets.registry.clone());
         let stop = stop.clone();
         traffic.publication = Some(tokio::spawn(async move {
-            let tell = move |progress: &Progress| drop(tell.send_replace(progress.clone()));
+            let tell = move |progress: &Progress| {
+                tell.send_replace(progress.clone());
+            };
             activity_producer::args::run(simulation, &kafka, &registry, stop, tell).await
         }));
         traffic.past = Some(Past::follow(back_fill, now_ms, told, targets).await?);
