@@ -15,8 +15,9 @@ use super::{Passing, filled};
 use crate::StaleSnapshot;
 use crate::fingerprint::fingerprint;
 use crate::lru::Lru;
-use crate::windows::SlidingCount;
 
+/// "Now", in clicks of the whole site. Not in time: while one source partition is behind, its clicks lack at every target alike, so that shares stay right.
+const LATELY_CLICKS: f32 = 4_000.0;
 /// As many clicks of everybody stand before a user's first.
 const PRIOR_CLICKS: f32 = 3.0;
 
@@ -24,6 +25,7 @@ const PRIOR_CLICKS: f32 = 3.0;
 #[derive(Serialize, Deserialize)]
 pub(super) struct Site {
     norms: Norms,
+    clicks_seen: u64,
     /// Users that were new so far.
     users_seen: u64,
     without_page: Mean<255>,
@@ -48,10 +50,13 @@ struct Visitor {
 /// What a target is like.
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Target {
-    first_ms: i64,
+    /// Clicks of the site when the first of the target came, and when the latest did.
+    first_at: u64,
+    latest_at: u64,
     users: f32,
     clicks: f32,
-    lately: SlidingCount<600_000>,
+    /// Clicks of the target, each the less the more clicks of the site came since.
+    lately: f32,
     suspicion: Mean<64>,
 }
 
@@ -59,6 +64,7 @@ impl Site {
     pub(super) fn new(actors_max: usize) -> Self {
         Self {
             norms: Norms::new(0, USER_SIGNS),
+            clicks_seen: 0,
             users_seen: 0,
             without_page: Mean::default(),
             jumping: Mean::default(),
@@ -113,9 +119,10 @@ impl Site {
             visitor.is_known = true;
             self.users_seen += 1;
         }
+        self.clicks_seen += 1;
         let mut target = seen.target.map(|target| self.targets.touch(target));
         if let Some(target) = &mut target {
-            let surge = visitor.surge(target.note(click.received_at_ms));
+            let surge = visitor.surge(target.note(self.clicks_seen));
             note(Id::Surge, surge, [surge.unwrap_or(0.0).exp(), 0.0]);
             if seen.is_first_visit {
                 // What was said of the target before this user came.
@@ -173,16 +180,19 @@ impl Visitor {
 }
 
 impl Target {
-    /// Takes a click; tells how many times as much as usual the target is clicked now.
-    fn note(&mut self, at_ms: i64) -> f32 {
-        if self.first_ms == 0 {
-            self.first_ms = at_ms.max(1);
+    /// Takes the site's `now`-th click; tells how many times as much as usual the target is clicked now, by its share of all clicks.
+    fn note(&mut self, now: u64) -> f32 {
+        if self.first_at == 0 {
+            (self.first_at, self.latest_at) = (now, now);
         }
-        let lately = self.lately.add(at_ms);
-        let age = ((at_ms - self.first_ms) as f32 / 600_000.0).max(1.0);
-        let factor = (lately + 2.0) / (self.clicks / age + 2.0);
+        let passed = |since: u64| (now - since) as f32 / LATELY_CLICKS;
+        self.lately = self.lately * (-passed(self.latest_at)).exp() + 1.0;
+        self.latest_at = now;
+        let age = passed(self.first_at);
+        // Its clicks as they would count if they had come evenly since the first.
+        let usual = self.clicks * (1.0 - (-age).exp()) / age.max(f32::MIN_POSITIVE);
         self.clicks += 1.0;
-        factor
+        (self.lately + 2.0) / (usual + 2.0)
     }
 
     /// One in how many users goes there.
