@@ -51,6 +51,7 @@ fn told(written: &Written) -> String {
     format!(
         "group {group}, in {}\n{}{}\nit counts clicks per country: a row of {table} for each click. Next:\n  \
          cargo test -p activity-consumers     # it is covered already\n  \
+         INSTA_UPDATE=always cargo test -p activity --test services data_dictionary   # writes its table into docs/\n  \
          cargo run --release -- up            # runs it, from the start of the log; other groups notice nothing\n  \
          SELECT country, count() AS clicks FROM activity.{table} GROUP BY country ORDER BY clicks DESC\n\
          then make it yours: {}, line by line in docs/write-your-own-group.md",

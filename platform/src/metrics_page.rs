@@ -10,7 +10,7 @@ Each process that runs consumer groups serves these at `/metrics` (`activity up`
 `topic` and `partition` what it reads; a partition's gauges are served by the process that owns it and by no other.
 The alerts on them are in `prometheus/alerts.yml`, and what to do about each in [operations](operations.md).
 
-This page is generated: `UPDATE_DOCS=1 cargo test -p activity-platform metrics_page`.
+This page is generated: `INSTA_UPDATE=always cargo test -p activity-platform metrics_page`.
 ";
 
 const FOOT: &str = "
@@ -49,13 +49,13 @@ mod tests {
     fn the_page_in_docs_is_what_the_metrics_say_of_themselves() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
         let page = metrics_page(Metrics::new().unwrap().described());
-        if std::env::var_os("UPDATE_DOCS").is_some() {
+        if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
             std::fs::write(path, &page).unwrap();
         }
         let written = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             written == page,
-            "docs/metrics.md is stale: UPDATE_DOCS=1 cargo test -p activity-platform metrics_page"
+            "docs/metrics.md is stale: INSTA_UPDATE=always cargo test -p activity-platform metrics_page"
         );
     }
 
