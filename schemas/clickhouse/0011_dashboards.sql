@@ -171,7 +171,7 @@ ENGINE = MergeTree
 ORDER BY (hour, user_id)
 COMMENT 'Scored clicks before the cut whose truth is known, as they were when they were last made anew. Read fraud_known';
 CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.fraud_known_rollup_refresh
-REFRESH EVERY 1 HOUR RANDOMIZE FOR 10 MINUTE
+REFRESH EVERY 1 HOUR RANDOMIZE FOR 10 MINUTE DEPENDS ON {database}.page_path_rollup_refresh
 TO {database}.fraud_known_rollup
 AS
 WITH toInt64(toUnixTimestamp(now()) - 900) * 1000 AS until
@@ -233,7 +233,7 @@ ENGINE = MergeTree
 ORDER BY quarter
 COMMENT 'Judged playbacks before the cut, as they were when they were last made anew. Read recommendation_judged';
 CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.recommendation_judged_rollup_refresh
-REFRESH EVERY 1 HOUR RANDOMIZE FOR 10 MINUTE
+REFRESH EVERY 1 HOUR RANDOMIZE FOR 10 MINUTE DEPENDS ON {database}.fraud_known_rollup_refresh
 TO {database}.recommendation_judged_rollup
 AS
 WITH toInt64(toUnixTimestamp(now()) - 7200) * 1000 AS until
@@ -263,3 +263,7 @@ SELECT * EXCEPT cut FROM {database}.recommendation_judged_rollup
 UNION ALL
 SELECT * FROM {database}.recommendation_judged_since(since = (SELECT if(count() = 0, 0, max(cut)) FROM {database}.recommendation_judged_rollup))
 COMMENT 'Completed playbacks and how lists and popularity had ranked them; sum playbacks over rows. What began in the last two hours is as it is at the moment of reading, the rest as of the last rollup, about an hour old at most';
+
+-- Whatever is made anew each hour is made one after the other: a server that has just started makes all of it, and would have no core left for what comes in.
+ALTER TABLE {database}.playback_rollup_refresh MODIFY REFRESH EVERY 1 HOUR RANDOMIZE FOR 10 MINUTE DEPENDS ON {database}.session_rollup_refresh;
+ALTER TABLE {database}.page_path_rollup_refresh MODIFY REFRESH EVERY 1 HOUR RANDOMIZE FOR 10 MINUTE DEPENDS ON {database}.playback_rollup_refresh;
