@@ -12,9 +12,11 @@ COPY platform platform
 COPY producer producer
 COPY consumers consumers
 COPY operator operator
+COPY viewer viewer
 COPY devstack devstack
 COPY activity activity
 COPY prometheus prometheus
+COPY grafana grafana
 RUN cargo build --release --locked --package activity
 
 FROM debian:bookworm-slim

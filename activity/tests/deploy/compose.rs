@@ -123,7 +123,7 @@ fn the_image_is_built_from_all_members_and_from_what_they_include() {
     let members = members.iter().map(|member| member.as_str().unwrap());
     // consumers/runtime comes with consumers.
     let folders = members.map(|member| member.split('/').next().unwrap());
-    for folder in folders.chain(["prometheus"]) {
+    for folder in folders.chain(["prometheus", "grafana"]) {
         assert!(
             dockerfile.contains(&format!("COPY {folder} {folder}\n")),
             "{folder}"
