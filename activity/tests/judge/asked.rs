@@ -12,14 +12,16 @@ use crate::support::World;
 const LOOK_UPS: usize = 20_000;
 /// Between two look-ups: how often a page asks.
 const PAUSE: Duration = Duration::from_millis(2);
-/// Events per second meanwhile.
-pub const RATE: f64 = 6_000.0;
+/// Events per second meanwhile: such that two cores have time left, and such that they hardly have.
+pub const RATES: [f64; 2] = [2_000.0, 6_000.0];
 
 /// Times of look-ups, the shortest first.
 #[derive(Debug)]
 pub struct Asked {
+    /// Events per second meanwhile.
+    pub rate: f64,
     took: Vec<Duration>,
-    /// Of them, those that were answered with the user's own list.
+    /// Of the look-ups, those that were answered with the user's own list.
     pub own: usize,
 }
 
@@ -36,14 +38,14 @@ impl Asked {
 }
 
 /// Asks for one user after the other, over one connection, while all groups are busy.
-pub async fn under_load(world: &World) -> Asked {
+pub async fn under_load(world: &World, rate: f64) -> Asked {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
     let _recommendation = world.consume(&["recommendation"], &["--metrics", &address]);
     let _others = world.consume(&["analytics", "fraud", "truth"], &[]);
     let stop = CancellationToken::new();
-    let traffic = traffic(world, stop.clone());
+    let traffic = traffic(world, rate, stop.clone());
     let asking = async {
         world
             .until(|| async {
@@ -53,7 +55,7 @@ pub async fn under_load(world: &World) -> Asked {
                     > 1_000
             })
             .await;
-        let asked = ask(world, &address).await;
+        let asked = ask(world, rate, &address).await;
         stop.cancel();
         asked
     };
@@ -61,9 +63,9 @@ pub async fn under_load(world: &World) -> Asked {
     asked
 }
 
-async fn traffic(world: &World, stop: CancellationToken) {
+async fn traffic(world: &World, rate: f64, stop: CancellationToken) {
     let args = SimulateArgs {
-        rate: Some(RATE),
+        rate: Some(rate),
         seed: Some(79),
         users: Some(5_000),
         ..SimulateArgs::default()
@@ -81,7 +83,7 @@ struct User {
     user_id: String,
 }
 
-async fn ask(world: &World, address: &str) -> Asked {
+async fn ask(world: &World, rate: f64, address: &str) -> Asked {
     let users: Vec<User> = world.database().rows("SELECT DISTINCT user_id FROM {database}.recommendations WHERE user_id != '' ORDER BY user_id LIMIT 1000").await.unwrap();
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let (mut took, mut own) = (Vec::new(), 0);
@@ -95,5 +97,5 @@ async fn ask(world: &World, address: &str) -> Asked {
         tokio::time::sleep(PAUSE).await;
     }
     took.sort();
-    Asked { took, own }
+    Asked { rate, took, own }
 }

@@ -116,8 +116,12 @@ async fn run(arguments: &Arguments) -> Vec<String> {
         text += &report::disturbed(&disturbed, &runs);
         let world = World::new(stack.endpoints(), "judge_attacks", 4).await;
         text += &report::attacks(&course::attacks(&world).await);
-        let world = World::new(stack.endpoints(), "judge_asked", 4).await;
-        text += &report::asked(&asked::under_load(&world).await);
+        let mut asked = Vec::new();
+        for rate in asked::RATES {
+            let world = World::new(stack.endpoints(), &format!("judge_asked_{rate}"), 4).await;
+            asked.push(asked::under_load(&world, rate).await);
+        }
+        text += &report::asked(&asked);
     }
     stack.stop().await.unwrap();
     println!("{text}");
