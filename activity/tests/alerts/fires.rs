@@ -359,18 +359,18 @@ fn an_attack_of_bots_is_a_surge() {
         let cleared = scene.watch.clears("ActivityFraudSurge", None).await;
         told(
             "ActivityFraudSurge",
-            "bots and replayed sessions, thirty times the usual",
+            "sweeps of items and clicks on ads, three hundred times as many",
             fired,
             cleared,
         );
     });
 }
 
-/// The scenario bot-attack at one strength, from its first moment on.
+/// Attackers who are noticed within seconds, at one strength, from the first moment on.
 fn traffic(name: &str, attacks: f64) -> SimulateArgs {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("alert-{name}.toml"));
     let text = format!(
-        "about = \"{name}\"\nrepeat = \"1h\"\n\n[actors]\ndistributed-bot = 0.030\nreplayed-session = 0.010\n\n[[phases]]\nfrom = \"0s\"\nrate = 1.0\nattacks = {attacks:?}\n"
+        "about = \"{name}\"\nrepeat = \"1h\"\n\n[actors]\nitem-sweep = 0.020\nad-clicks = 0.020\n\n[[phases]]\nfrom = \"0s\"\nrate = 1.0\nattacks = {attacks:?}\n"
     );
     std::fs::write(&path, text).unwrap();
     SimulateArgs {

@@ -43,11 +43,12 @@ fn asked_for_events_end_the_run_and_the_next_start_on_the_folder_finds_them() {
     let mut up = Up::start(&folder, &["--no-traffic"]);
     let urls = up.ready();
     assert!(urls[1].ends_with("/play"), "{urls:?}");
-    assert_eq!(urls.len(), 2 + groups(&[]).len(), "{urls:?}");
+    // Dashboards, ClickHouse's page, Prometheus, and each group.
+    assert_eq!(urls.len(), 3 + groups(&[]).len(), "{urls:?}");
     for url in &urls {
         assert!(answers(url), "{url}");
     }
-    let prometheus = &urls[1];
+    let prometheus = &urls[2];
     up.until("prometheus reads every group", |_| {
         scraped(prometheus) == groups(&[]).len()
     });
@@ -66,7 +67,7 @@ fn asked_for_events_end_the_run_and_the_next_start_on_the_folder_finds_them() {
 
     let mut up = Up::start(&folder, &["--fresh", "--no-traffic", "--no-prometheus"]);
     let urls = up.ready();
-    assert_eq!(urls.len(), 1 + groups(&[]).len(), "{urls:?}");
+    assert_eq!(urls.len(), 2 + groups(&[]).len(), "{urls:?}");
     assert_clean(&up.json(&["verify"]), 0);
     let ends = up.json(&["lag"]);
     assert!(all(&ends).iter().all(|lag| lag["end"] == 0), "{ends:#}");
