@@ -15,6 +15,7 @@ COPY operator operator
 COPY viewer viewer
 COPY devstack devstack
 COPY activity activity
+COPY benchmarks benchmarks
 COPY prometheus prometheus
 COPY grafana grafana
 RUN cargo build --release --locked --package activity

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -102,6 +102,26 @@ pub async fn promtool(cache_dir: Option<PathBuf>) -> Result<PathBuf, StackError>
         Ok((home, _)) => Ok(home.join("usr/bin/promtool")),
         Err(error) => clients::on_path("promtool").ok_or(error),
     }
+}
+
+/// The command that runs one of Kafka's own tools (`org.apache.kafka.tools.ProducerPerformance`) on the Java found or fetched, as Java runs by default: its
+/// arguments are the tool's. `cache_dir` as of [`prefetch`].
+pub async fn kafka_tool(cache_dir: Option<PathBuf>, class: &str) -> Result<Command, StackError> {
+    let spawner = Spawner::new().doing(|| "starting a thread")?;
+    let cache = Cache::new(cache_dir, spawner, None, Arc::new(Silent))?;
+    let (kafka, _) = cache.ensure(Part::Kafka).await?;
+    let java = match java::find() {
+        Some(java) => java,
+        None => java::program(&cache.ensure(Part::Java).await?.0),
+    };
+    let mut command = Command::new(java);
+    command.args([
+        "-Dlog4j2.StatusLogger.level=OFF",
+        "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+        "-cp",
+    ]);
+    command.args([&parts::kafka_class_path(&kafka), class]);
+    Ok(command)
 }
 
 /// The cache, with all that fetching needs.

@@ -33,7 +33,7 @@ mod site;
 mod stack;
 
 pub use browser::{Browser, browser};
-pub use cache::{Downloads, PartDownload, chart_library, prefetch, promtool};
+pub use cache::{Downloads, PartDownload, chart_library, kafka_tool, prefetch, promtool};
 pub use clickhouse::{EngineTrouble, TROUBLED_USER, VIEWER_USER};
 pub use error::StackError;
 pub use folder::{erase, find_running};

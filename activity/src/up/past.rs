@@ -70,6 +70,7 @@ pub struct Past {
     watcher: Arc<Mutex<Watcher>>,
     topics: Vec<String>,
     reached: Reached,
+    sent: Sent,
     published: Option<u64>,
     began: Instant,
     bar: ProgressBar,
@@ -103,6 +104,7 @@ impl Past {
             watcher: Arc::new(Mutex::new(watcher)),
             topics: event_topics(&targets.kafka),
             reached: Reached::default(),
+            sent: Sent::default(),
             published: None,
             began: Instant::now(),
             bar,
@@ -119,8 +121,8 @@ impl Past {
         if let Ok(Ok(lags)) = tokio::task::spawn_blocking(gather).await {
             let told = self.told.borrow().clone();
             let published = self.share_published(&told);
-            if self.published.is_none() && published >= 1.0 && told.acknowledged >= told.sent {
-                self.published = Some(told.acknowledged);
+            if self.published.is_none() && published >= 1.0 {
+                self.published = self.sent.acknowledged(&told);
             }
             let read = share_read(&lags, &self.topics);
             self.bar.set_position((1000.0 * published * read) as u64);
@@ -168,6 +170,18 @@ fn share_read(lags: &[PartitionLag], topics: &[String]) -> f64 {
     }
     let share = |(read, all): &(i64, i64)| *read as f64 / (*all).max(1) as f64;
     groups.values().map(share).fold(1.0, f64::min)
+}
+
+/// Knows when the brokers have all that had been sent by the end of the past. What the present goes on to send meanwhile is always in part on its way.
+#[derive(Default)]
+struct Sent(Option<u64>);
+
+impl Sent {
+    /// How many events the past has, once all of them are acknowledged; asked from its end on.
+    fn acknowledged(&mut self, told: &Progress) -> Option<u64> {
+        let sent = *self.0.get_or_insert(told.sent);
+        (told.acknowledged >= sent).then_some(sent)
+    }
 }
 
 /// Knows when all that was in the log at a moment is in ClickHouse. What a stage derives is in the log only after its events are: so the logs' ends are looked at
@@ -273,6 +287,19 @@ mod tests {
             assert_eq!(reached.rounds, round);
         }
         assert!(reached.is_whole());
+    }
+
+    #[test]
+    fn the_past_is_published_although_something_of_the_present_is_always_on_its_way() {
+        let told = |sent, acknowledged| Progress {
+            sent,
+            acknowledged,
+            ..Progress::default()
+        };
+        let mut sent = Sent::default();
+        assert_eq!(sent.acknowledged(&told(1_000, 990)), None);
+        assert_eq!(sent.acknowledged(&told(1_020, 999)), None);
+        assert_eq!(sent.acknowledged(&told(1_040, 1_035)), Some(1_000));
     }
 
     #[test]

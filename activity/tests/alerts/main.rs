@@ -1,5 +1,6 @@
 //! The alerts: each is fired on the real Prometheus by the fault that it is for, on the real services, and cleared when that is over; and what can be said of the
-//! rules without services. One stack, one test at a time: alerts speak of groups by their names, which are the same in each test's world.
+//! rules without services. One test at a time on a stack, since alerts speak of groups by their names, which are the same in each test's world; a few stacks side
+//! by side, since most of the time is waiting.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -15,12 +16,12 @@ mod support;
 mod watch;
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock};
 
 use activity_devstack::{Ports, PrometheusFiles, Silent, Stack, StackOptions};
 use support::{ACTIVITY, Consumer, World, scratch};
 use tokio::runtime::Runtime;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use watch::Watch;
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -29,11 +30,14 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
         .build()
         .unwrap()
 });
-/// Lives as long as this process; the services die with it.
-static STACK: OnceLock<Mutex<Stack>> = OnceLock::new();
+const STACKS_MAX: usize = 3;
+/// Tests that may have a stack now.
+static PLACES: Semaphore = Semaphore::const_new(STACKS_MAX);
+/// Stacks that no test has now. They live as long as this process; the services die with it.
+static FREE: Mutex<Vec<Stack>> = Mutex::const_new(Vec::new());
 
-async fn start() -> Stack {
-    let data_dir = scratch("alerts");
+async fn start(name: &str) -> Stack {
+    let data_dir = scratch(&format!("alerts-{name}"));
     std::fs::remove_dir_all(&data_dir).unwrap();
     let files = PrometheusFiles {
         config: include_str!("../../../prometheus/prometheus.yml").replace("5s", "1s"),
@@ -73,11 +77,15 @@ impl Scene<'_> {
     }
 }
 
-/// Runs a test in a world of its own, whose topics are made if they have partitions, while no other test runs.
+/// Runs a test in a world of its own, whose topics are made if they have partitions, while no other test runs on that stack.
 pub fn on_stack(name: &str, partitions: u16, test: impl AsyncFnOnce(Scene<'_>)) {
-    let stack = STACK.get_or_init(|| Mutex::new(RUNTIME.block_on(start())));
     RUNTIME.block_on(async {
-        let mut stack = stack.lock().await;
+        let _place = PLACES.acquire().await.unwrap();
+        let free = FREE.lock().await.pop();
+        let mut stack = match free {
+            Some(stack) => stack,
+            None => start(name).await,
+        };
         stack.scrape(&[]).unwrap();
         let endpoints = stack.endpoints().clone();
         let world = match partitions {
@@ -91,6 +99,8 @@ pub fn on_stack(name: &str, partitions: u16, test: impl AsyncFnOnce(Scene<'_>)) 
             watch,
         })
         .await;
+        // One that a test panicked over is gone with it.
+        FREE.lock().await.push(stack);
     });
 }
 

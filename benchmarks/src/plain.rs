@@ -1,0 +1,103 @@
+//! The group `plain`: one row per click and nothing else, so that what is measured is the way from Kafka into ClickHouse, with the promise on.
+
+use std::sync::Arc;
+
+use activity_consumers::{
+    ConsumerGroup, Group, Input, Millis, Output, Received, Reject, Row as _, Settings, TableSpec,
+};
+use activity_platform::health::Readiness;
+use activity_platform::metrics::Metrics;
+use activity_platform::settings::Targets;
+use activity_runtime::{Clients, LookUps, RuntimeSettings};
+use activity_schemas::{CLICKS, Event, Topic};
+use anyhow::Context;
+use clap::Args;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+activity_consumers::rows! {
+    /// One click.
+    pub struct PlainClick<'a> in "plain_clicks" {
+        event_id: Uuid,
+        occurred_at: Millis,
+        received_at: Millis,
+        user_id: &'a str,
+        session_id: Option<&'a str>,
+        device_id: Option<&'a str>,
+        ip: Option<&'a str>,
+        country: Option<&'a str>,
+        user_agent: Option<&'a str>,
+        page: Option<&'a str>,
+        element: Option<&'a str>,
+        item_id: Option<&'a str>,
+        referrer: Option<&'a str>,
+        campaign: Option<&'a str>,
+    }
+}
+
+/// The group.
+pub struct Plain;
+
+/// The group, as the runtime takes it.
+pub const PLAIN: &Group = &Group::of::<Plain>();
+
+impl ConsumerGroup for Plain {
+    const NAME: &'static str = "plain";
+    const ABOUT: &'static str = "every click as a row";
+    const READS: &'static [Topic] = &[CLICKS];
+    const TABLES: &'static [&'static TableSpec] = &[PlainClick::TABLE];
+
+    fn new(_settings: &Settings, _topic: Topic) -> Self {
+        Plain
+    }
+
+    fn process(&mut self, received: &Received<'_>, out: &mut Output) -> Result<(), Reject> {
+        if let Input::Event(Event::Click(click)) = &received.input {
+            let event_id = Uuid::try_parse(click.event_id)
+                .map_err(|error| Reject::new("invalid_event_id", error.to_string()))?;
+            out.insert(&PlainClick {
+                event_id,
+                occurred_at: Millis(click.occurred_at),
+                received_at: Millis(click.received_at),
+                user_id: click.user_id,
+                session_id: click.session_id,
+                device_id: click.device_id,
+                ip: click.ip,
+                country: click.country,
+                user_agent: click.user_agent,
+                page: click.page,
+                element: click.element,
+                item_id: click.item_id,
+                referrer: click.referrer,
+                campaign: click.campaign,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Where the group reads and writes, and its limits: those of `activity consume`.
+#[derive(Args, Debug)]
+pub struct PlainArgs {
+    #[command(flatten)]
+    targets: Targets,
+    #[command(flatten)]
+    runtime: RuntimeSettings,
+}
+
+/// Runs the group until `stop`.
+pub async fn run(args: PlainArgs, stop: CancellationToken) -> anyhow::Result<()> {
+    let clients = Clients {
+        targets: args.targets,
+        metrics: Arc::new(Metrics::new()?),
+        readiness: Readiness::default(),
+        look_ups: LookUps::default(),
+    };
+    let runtime = Handle::current();
+    let running = tokio::task::spawn_blocking(move || {
+        activity_runtime::run(PLAIN, args.runtime, &clients, runtime, &stop)
+    });
+    running.await.context("the group's thread ended early")??;
+    Ok(())
+}
