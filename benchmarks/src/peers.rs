@@ -1,12 +1,49 @@
-//! Peers that are built here, from sources that are here already.
+//! Peers that are fetched, or built from sources that are here already. They are kept beside this program.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, ensure};
+use activity_devstack::kafka_tool;
+use anyhow::{Context, bail, ensure};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
-/// librdkafka's own benchmark, built from the source of the very librdkafka that we link. It is kept beside this program.
+/// The only one that the services run on.
+const PLATFORM: &str = "x86_64-unknown-linux-gnu";
+/// Kafka's own tools: the newest that there are as a package, which speak to a newer broker as well.
+const TOOLS: &str = "org.apache.kafka:kafka-tools:4.3.1";
+const TOOLS_JAR: &str = "kafka-tools-4.3.1.jar";
+const TOOLS_SHA256: &str = "62f3c5dd7aa3442d4c5bc6a95f86e2502178ea09de8e27f74d9563bf955e253c";
+
+/// The command that runs Kafka's own benchmark of a producer.
+pub async fn producer_performance() -> anyhow::Result<Command> {
+    let jar = tokio::task::spawn_blocking(kafka_tools).await??;
+    let class = "org.apache.kafka.tools.ProducerPerformance";
+    Ok(kafka_tool(None, &jar, class).await?)
+}
+
+/// The jar of Kafka's tools, by Maven, verified.
+fn kafka_tools() -> anyhow::Result<PathBuf> {
+    let beside = std::env::current_exe()?.with_file_name("kafka-tools");
+    let jar = beside.join(TOOLS_JAR);
+    if !jar.is_file() {
+        let mut maven = Command::new("mvn");
+        maven.args(["-B", "-q", "-ntp", "-C"]);
+        maven.arg("org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy");
+        maven.arg(format!("-Dartifact={TOOLS}"));
+        maven.arg(format!("-DoutputDirectory={}", beside.display()));
+        run(&mut maven)?;
+    }
+    let found = Sha256::digest(std::fs::read(&jar)?);
+    let found: String = found.iter().map(|byte| format!("{byte:02x}")).collect();
+    if found != TOOLS_SHA256 {
+        std::fs::remove_file(&jar)?;
+        bail!("{TOOLS} is not what it was: SHA-256 {found}, not {TOOLS_SHA256}");
+    }
+    Ok(jar)
+}
+
+/// librdkafka's own benchmark, built from the source of the very librdkafka that we link.
 pub async fn rdkafka_performance() -> anyhow::Result<PathBuf> {
     tokio::task::spawn_blocking(|| {
         let source = librdkafka_source()?;
@@ -24,14 +61,10 @@ pub async fn rdkafka_performance() -> anyhow::Result<PathBuf> {
 /// The folder that cargo has the source in.
 fn librdkafka_source() -> anyhow::Result<PathBuf> {
     let mut cargo = Command::new("cargo");
+    // Offline: what this program was built from is here.
     cargo
-        .args([
-            "metadata",
-            "--format-version",
-            "1",
-            "--locked",
-            "--manifest-path",
-        ])
+        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .args(["--filter-platform", PLATFORM, "--manifest-path"])
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
         .stderr(Stdio::inherit());
     let output = cargo.output().context("cargo metadata")?;

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use activity_devstack::{Service, kafka_tool};
+use activity_devstack::Service;
 use activity_platform::settings::Targets;
 use activity_producer::source::{EventSource, Outgoing, SourceError};
 use activity_producer::traffic::{Traffic, TrafficSettings};
@@ -230,7 +230,7 @@ fn librdkafka(
 }
 
 async fn java(scene: &Scene, events: u64, bytes: usize) -> anyhow::Result<Command> {
-    let mut command = kafka_tool(None, "org.apache.kafka.tools.ProducerPerformance").await?;
+    let mut command = peers::producer_performance().await?;
     command.args([
         "--topic",
         &scene.topic(),

@@ -104,9 +104,13 @@ pub async fn promtool(cache_dir: Option<PathBuf>) -> Result<PathBuf, StackError>
     }
 }
 
-/// The command that runs one of Kafka's own tools (`org.apache.kafka.tools.ProducerPerformance`) on the Java found or fetched, as Java runs by default: its
-/// arguments are the tool's. `cache_dir` as of [`prefetch`].
-pub async fn kafka_tool(cache_dir: Option<PathBuf>, class: &str) -> Result<Command, StackError> {
+/// The command that runs a class of `jar` with all of Kafka's jars at hand (`org.apache.kafka.tools.ProducerPerformance` of Kafka's own tools, say), on the Java
+/// found or fetched, as Java runs by default; the class's arguments are to follow. `cache_dir` as of [`prefetch`].
+pub async fn kafka_tool(
+    cache_dir: Option<PathBuf>,
+    jar: &Path,
+    class: &str,
+) -> Result<Command, StackError> {
     let spawner = Spawner::new().doing(|| "starting a thread")?;
     let cache = Cache::new(cache_dir, spawner, None, Arc::new(Silent))?;
     let (kafka, _) = cache.ensure(Part::Kafka).await?;
@@ -114,13 +118,13 @@ pub async fn kafka_tool(cache_dir: Option<PathBuf>, class: &str) -> Result<Comma
         Some(java) => java,
         None => java::program(&cache.ensure(Part::Java).await?.0),
     };
+    let class_path = format!("{}:{}", jar.display(), parts::kafka_class_path(&kafka));
     let mut command = Command::new(java);
     command.args([
         "-Dlog4j2.StatusLogger.level=OFF",
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-        "-cp",
     ]);
-    command.args([&parts::kafka_class_path(&kafka), class]);
+    command.args(["-cp", &class_path, class]);
     Ok(command)
 }
 
