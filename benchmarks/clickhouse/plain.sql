@@ -1,5 +1,5 @@
 -- One row per click: what every contender of a catch-up fills. The same columns as the table `clicks`, without what only analytics asks of it.
-CREATE TABLE {database}.plain_clicks
+CREATE TABLE IF NOT EXISTS {database}.plain_clicks
 (
     event_id UUID COMMENT 'Unique for ever',
     occurred_at DateTime64(3, 'UTC') COMMENT 'By the clock of the device' CODEC(Delta, ZSTD(1)),

@@ -10,7 +10,7 @@ use crate::engine::{self, EngineSettings};
 use crate::fill::Filling;
 use crate::floor;
 use crate::report::{CatchUp, Contender, write_json};
-use crate::scene::{Sample, Scene};
+use crate::scene::{CONSUMERS, Sample, Scene};
 
 /// How long our process may take to end in order.
 const END_PATIENCE: Duration = Duration::from_secs(12);
@@ -53,10 +53,10 @@ const CONTENDERS: &[(&str, &str, Kind)] = &[
         Kind::Ours,
     ),
     (
-        "ClickHouse Kafka engine, blocks of 65,536 rows",
+        "ClickHouse Kafka engine, blocks of 131,072 rows",
         "at least once",
         Kind::Engine(EngineSettings {
-            block_rows: Some(65_536),
+            block_rows: Some(131_072),
             consumers: 1,
         }),
     ),
@@ -126,10 +126,15 @@ pub async fn run(args: CatchUpArgs) -> anyhow::Result<()> {
 
 /// Our group in a process of its own, as `activity consume` runs it.
 async fn ours(scene: &Scene, group_prefix: &str) -> anyhow::Result<Sample> {
-    let mut process = scene.spawn(&["plain"], group_prefix).await?;
-    let consumers = BTreeMap::from([("consumer", process.id())]);
+    let database = &scene.database;
+    let mut process = scene
+        .spawn(&["plain"], group_prefix, database.name())
+        .await?;
+    let consumers = BTreeMap::from([(CONSUMERS[0], process.id())]);
     // Its own start is charged to it: nothing was used before.
-    let sample = scene.measure(consumers, scene.wait_for_rows()).await;
+    let sample = scene
+        .measure(consumers, scene.wait_for_rows(database))
+        .await;
     process.terminate(END_PATIENCE).await;
     sample
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::scene::{Sample, Scene};
+use crate::scene::{Sample, Scene, execute_all};
 
 /// How the engine is set.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +30,8 @@ pub async fn run(scene: &Scene, settings: EngineSettings, group: &str) -> anyhow
         .replace("{block}", &block);
     let measured = scene
         .measure(BTreeMap::new(), async {
-            scene.execute_all(&sql).await?;
-            scene.wait_for_rows().await
+            execute_all(&scene.database, &sql).await?;
+            scene.wait_for_rows(&scene.database).await
         })
         .await;
     for table in ["kafka_clicks_to_plain", "kafka_clicks"] {

@@ -1,6 +1,7 @@
 //! What nobody can be cheaper than on this machine: librdkafka reads the topic and discards it, and the engine takes ready-made Native blocks.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use activity_consumers::{Headers, Input, NoHeaders, Origin, Output, Received, Settings};
@@ -20,11 +21,11 @@ use crate::plain::PLAIN;
 use crate::scene::{Sample, Scene};
 
 /// Rows of a block: those of a full batch of ours.
-const BLOCK_ROWS: usize = 65_536;
+const BLOCK_ROWS: usize = 131_072;
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// The topic as blocks that ClickHouse takes as they are.
-pub struct Blocks(Vec<Bytes>);
+pub struct Blocks(Vec<Arc<[Bytes]>>);
 
 /// Makes the blocks, which nobody is charged for.
 pub async fn prepare(scene: &Scene) -> anyhow::Result<Blocks> {
@@ -53,9 +54,10 @@ fn blocks(reading: &Reading, decoders: &Decoders, events: u64) -> anyhow::Result
         let (tables, _) = output.take();
         done.extend(
             tables
-                .iter()
+                .into_iter()
                 .filter(|rows| !rows.is_empty())
-                .map(|rows| Bytes::from(rows.native_block(&origin))),
+                .map(|rows| rows.into_native_block(&origin))
+                .map(|pieces| pieces.into_iter().map(Bytes::from).collect()),
         );
     };
     reading.each(events, |message| {

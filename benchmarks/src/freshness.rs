@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fill::{Filling, now_ms};
 use crate::report::{thousands, write_json};
-use crate::scene::Scene;
+use crate::scene::{Scene, rows};
 
 /// Events that the capacity is measured with, after as many to warm up.
 const CAPACITY_EVENTS: u64 = 1_000_000;
@@ -120,6 +120,12 @@ pub async fn run(args: FreshnessArgs) -> anyhow::Result<()> {
     bench.end().await
 }
 
+/// The group, in a process of its own.
+async fn plain(scene: &Scene) -> anyhow::Result<Process> {
+    let database = scene.database.name();
+    scene.spawn(&["plain"], GROUP_PREFIX, database).await
+}
+
 struct Bench {
     scene: Scene,
     partitions: u16,
@@ -136,7 +142,7 @@ impl Bench {
             rate: None,
         };
         let scene = Scene::start(nothing).await?;
-        let group = Some(scene.spawn(&["plain"], GROUP_PREFIX).await?);
+        let group = Some(plain(&scene).await?);
         Ok(Self {
             scene,
             partitions: args.partitions,
@@ -174,7 +180,7 @@ impl Bench {
         match event {
             Event::Nothing => (),
             Event::Rebalance => {
-                let mut second = self.scene.spawn(&["plain"], GROUP_PREFIX).await?;
+                let mut second = plain(&self.scene).await?;
                 tokio::time::sleep(Duration::from_secs(10)).await;
                 second.terminate(END_PATIENCE).await;
             }
@@ -182,7 +188,7 @@ impl Bench {
                 if let Some(mut group) = self.group.take() {
                     group.kill().await;
                 }
-                self.group = Some(self.scene.spawn(&["plain"], GROUP_PREFIX).await?);
+                self.group = Some(plain(&self.scene).await?);
             }
             Event::ClickHouseRestarted => self.scene.stack.restart(Service::ClickHouse).await?,
         }
@@ -209,8 +215,8 @@ impl Bench {
 
     async fn all_in(&mut self) -> anyhow::Result<()> {
         self.scene.events = self.published;
-        self.scene.wait_for_rows().await?;
-        let rows = self.scene.rows().await?;
+        self.scene.wait_for_rows(&self.scene.database).await?;
+        let rows = rows(&self.scene.database).await?;
         ensure!(
             rows == self.published,
             "{rows} rows of {} events",

@@ -7,7 +7,9 @@ mod catch_up;
 mod engine;
 mod fill;
 mod floor;
+mod formats;
 mod freshness;
+mod growth;
 mod peers;
 mod plain;
 mod produce;
@@ -31,8 +33,12 @@ struct Cli {
 enum Verb {
     /// From Kafka into ClickHouse, one row per event, all events waiting: a group of ours, ClickHouse's own Kafka engine, and the floor.
     CatchUp(catch_up::CatchUpArgs),
+    /// The same rows in other formats: what client and ClickHouse spend on them.
+    Formats(formats::FormatsArgs),
     /// How old events are when they can be queried: at 10, 50 and 90 % of the capacity, and through a rebalance, a killed group and a restart of ClickHouse.
     Freshness(freshness::FreshnessArgs),
+    /// What an event costs as partitions, events, bytes and groups grow and as batches shrink.
+    Growth(growth::GrowthArgs),
     /// Into Kafka: our publisher, Avro encoding included, beside librdkafka's and Kafka's own benchmarks.
     Produce(produce::ProduceArgs),
     /// Runs the group `plain` until it is ended: what `catch-up` starts and measures.
@@ -67,6 +73,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         match cli.verb {
             Verb::CatchUp(args) => catch_up::run(args).await,
             Verb::Freshness(args) => freshness::run(args).await,
+            Verb::Formats(args) => formats::run(args).await,
+            Verb::Growth(args) => growth::run(args).await,
             Verb::Produce(args) => produce::run(args).await,
             Verb::Publish(args) => produce::publish_events(args).await,
             Verb::Plain(args) => plain::run(args, stop.clone()).await,

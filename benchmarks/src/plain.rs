@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use activity_consumers::{
-    ConsumerGroup, Group, Input, Millis, Output, Received, Reject, Row as _, Settings, TableSpec,
+    ConsumerGroup, Group, Input, LowCardinality, Millis, Output, Received, Reject, Row as _,
+    Settings, TableSpec,
 };
 use activity_platform::health::Readiness;
 use activity_platform::metrics::Metrics;
@@ -26,13 +27,13 @@ activity_consumers::rows! {
         session_id: Option<&'a str>,
         device_id: Option<&'a str>,
         ip: Option<&'a str>,
-        country: Option<&'a str>,
-        user_agent: Option<&'a str>,
+        country: LowCardinality<Option<&'a str>>,
+        user_agent: LowCardinality<Option<&'a str>>,
         page: Option<&'a str>,
-        element: Option<&'a str>,
+        element: LowCardinality<Option<&'a str>>,
         item_id: Option<&'a str>,
         referrer: Option<&'a str>,
-        campaign: Option<&'a str>,
+        campaign: LowCardinality<Option<&'a str>>,
     }
 }
 
@@ -64,13 +65,13 @@ impl ConsumerGroup for Plain {
                 session_id: click.session_id,
                 device_id: click.device_id,
                 ip: click.ip,
-                country: click.country,
-                user_agent: click.user_agent,
+                country: LowCardinality(click.country),
+                user_agent: LowCardinality(click.user_agent),
                 page: click.page,
-                element: click.element,
+                element: LowCardinality(click.element),
                 item_id: click.item_id,
                 referrer: click.referrer,
-                campaign: click.campaign,
+                campaign: LowCardinality(click.campaign),
             });
         }
         Ok(())

@@ -2,7 +2,7 @@
 //! The same mean size, all replicas, idempotent; each in a process of its own, which is charged for all that it uses.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use activity_devstack::Service;
 use activity_platform::settings::Targets;
@@ -15,6 +15,7 @@ use clap::Args;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use serde::Serialize;
+use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use crate::account::Meter;
@@ -155,8 +156,9 @@ async fn measure(scene: &Scene, mut command: Command) -> anyhow::Result<Sample> 
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let output = tokio::task::spawn_blocking(move || command.output()).await??;
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let output = command.output().await?;
     let cpu_seconds = children_cpu_seconds()? - before;
     let said = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
@@ -190,7 +192,7 @@ fn events_per_second(said: &str) -> Option<f64> {
 fn ours(scene: &Scene, events: u64) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["publish", "--events", &events.to_string()]);
-    scene.environment(&mut command)?;
+    scene.environment(command.as_std_mut())?;
     Ok(command)
 }
 
@@ -230,7 +232,7 @@ fn librdkafka(
 }
 
 async fn java(scene: &Scene, events: u64, bytes: usize) -> anyhow::Result<Command> {
-    let mut command = peers::producer_performance().await?;
+    let mut command = Command::from(peers::producer_performance().await?);
     command.args([
         "--topic",
         &scene.topic(),
@@ -302,7 +304,7 @@ impl EventSource for Again {
 }
 
 /// Clicks of the traffic model that stay for the life of the process.
-fn kept_events() -> anyhow::Result<Vec<Event<'static>>> {
+pub fn kept_events() -> anyhow::Result<Vec<Event<'static>>> {
     let mut decoders = Decoders::new(EventKind::Click);
     decoders.add(1, avro::newest(EventKind::Click).json);
     encoded()?
@@ -312,7 +314,7 @@ fn kept_events() -> anyhow::Result<Vec<Event<'static>>> {
 }
 
 fn encoded() -> anyhow::Result<Vec<Vec<u8>>> {
-    let encoder = Encoder::new(EventKind::Click, 1)?;
+    let encoder = Encoder::new(EventKind::Click, 1);
     let mut traffic = Traffic::new(SEED, TrafficSettings::default());
     let mut encoded = Vec::with_capacity(DISTINCT_EVENTS);
     while encoded.len() < DISTINCT_EVENTS {

@@ -68,10 +68,6 @@ impl Sample {
     fn carrying(&self) -> f64 {
         self.of("consumer") + self.of("clickhouse")
     }
-
-    fn of(&self, process: &str) -> f64 {
-        self.cpu_seconds.get(process).copied().unwrap_or(0.0)
-    }
 }
 
 impl CatchUp {

@@ -1,9 +1,10 @@
 //! What the contenders of a comparison share: the real services, a topic full of clicks, an empty table, and the account of what they use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use activity_devstack::{Ports, Process, Service, Spawner, Stack, StackOptions, Stderr, bound};
@@ -25,8 +26,9 @@ use crate::account::{Meter, peak_memory_bytes};
 use crate::fill::{self, Filling};
 use crate::plain::PLAIN;
 
-const TOPIC_PREFIX: &str = "bench.";
 const DATABASE: &str = "bench";
+/// Names of our processes in a sample, as many as groups can be measured at once.
+pub const CONSUMERS: [&str; 4] = ["consumer", "consumer_2", "consumer_3", "consumer_4"];
 const TABLE_SQL: &str = include_str!("../clickhouse/plain.sql");
 const POLL: Duration = Duration::from_millis(100);
 /// Nothing here takes this long; whatever does, hangs.
@@ -58,7 +60,18 @@ pub struct Scene {
     /// The services.
     pub stack: Stack,
     spawner: Spawner,
+    /// Prefixes of the topics that are there.
+    filled: BTreeSet<String>,
+    /// How many groups there were.
+    groups: AtomicU64,
     _data: TempDir,
+}
+
+impl Sample {
+    /// CPU-seconds of a process; 0 where it had no part.
+    pub fn of(&self, process: &str) -> f64 {
+        self.cpu_seconds.get(process).copied().unwrap_or(0.0)
+    }
 }
 
 impl Scene {
@@ -78,31 +91,68 @@ impl Scene {
         };
         let stack = Stack::start(options, Arc::new(Stderr::default())).await?;
         let targets = targets(&stack);
-        setup::run(&targets, filling.partitions).await?;
+        let database = Database::new(&targets.clickhouse)?.unhurried();
+        let mut scene = Self {
+            targets,
+            database,
+            events: 0,
+            partitions: 0,
+            stack,
+            spawner: Spawner::new()?,
+            filled: BTreeSet::new(),
+            groups: AtomicU64::new(0),
+            _data: data,
+        };
+        scene.turn_to("bench.", filling).await?;
+        execute_all(&scene.database, TABLE_SQL).await?;
+        Ok(scene)
+    }
+
+    /// Makes the topic with this prefix the one that is read; makes and fills it where it is not there.
+    pub async fn turn_to(&mut self, topic_prefix: &str, filling: Filling) -> anyhow::Result<()> {
+        self.targets.kafka.topic_prefix = topic_prefix.to_owned();
+        self.events = filling.events;
+        self.partitions = filling.partitions;
+        if !self.filled.insert(topic_prefix.to_owned()) {
+            return Ok(());
+        }
+        setup::run(&self.targets, filling.partitions).await?;
         let own = [dead_letter_topic(PLAIN.name), resubmit_topic(PLAIN.name)];
         let own = own.map(|name| TopicToCreate {
-            name: format!("{TOPIC_PREFIX}{name}"),
+            name: format!("{topic_prefix}{name}"),
             partitions: 1,
             config: Vec::new(),
         });
-        kafka::create_topics(&targets.kafka, &own).await?;
-        let database = Database::new(&targets.clickhouse)?.unhurried();
+        kafka::create_topics(&self.targets.kafka, &own).await?;
         // Views that are made anew every so often would be counted with whoever is measured then.
-        database.execute("SYSTEM STOP VIEWS").await?;
-        let scene = Self {
-            targets,
-            database,
-            events: filling.events,
-            partitions: filling.partitions,
-            stack,
-            spawner: Spawner::new()?,
-            _data: data,
-        };
-        scene.execute_all(TABLE_SQL).await?;
+        self.database.execute("SYSTEM STOP VIEWS").await?;
         if filling.events > 0 {
-            scene.fill(filling).await?;
+            self.fill(filling).await?;
         }
-        Ok(scene)
+        Ok(())
+    }
+
+    /// So many databases with the table in each, empty: the first is that of the scene.
+    pub async fn databases(&self, count: usize) -> anyhow::Result<Vec<Database>> {
+        let mut databases = Vec::new();
+        for number in 1..=count {
+            let mut targets = self.targets.clone();
+            if number > 1 {
+                targets.clickhouse.database = format!("{DATABASE}_{number}");
+                setup::run(&targets, self.partitions).await?;
+            }
+            let database = Database::new(&targets.clickhouse)?.unhurried();
+            execute_all(&database, TABLE_SQL).await?;
+            empty(&database).await?;
+            databases.push(database);
+        }
+        self.database.execute("SYSTEM STOP VIEWS").await?;
+        Ok(databases)
+    }
+
+    /// A prefix for a group that has read nothing yet.
+    pub fn fresh_group(&self) -> String {
+        format!("bench.{}.", self.groups.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Publishes clicks to the topic; waits until all are there.
@@ -131,7 +181,7 @@ impl Scene {
         let schema_id = Registry::new(&self.targets.registry)?
             .register(EventKind::Click, &self.topic())
             .await?;
-        let encoder = Encoder::new(EventKind::Click, schema_id)?;
+        let encoder = Encoder::new(EventKind::Click, schema_id);
         let (config, topic) = (kafka::producer_config(&self.targets.kafka)?, self.topic());
         Ok(tokio::task::spawn_blocking(move || {
             fill::publish(&config, &topic, &encoder, filling)
@@ -140,40 +190,28 @@ impl Scene {
 
     /// Full name of the topic that is read.
     pub fn topic(&self) -> String {
-        CLICKS.full_name(TOPIC_PREFIX)
+        CLICKS.full_name(&self.targets.kafka.topic_prefix)
     }
 
     /// As a contender finds it: nothing read, nothing written.
     pub async fn reset(&self) -> anyhow::Result<()> {
-        for table in ["plain_clicks", "ledger", "snapshots"] {
-            let truncated = format!("TRUNCATE TABLE {{database}}.{table} SYNC");
-            self.database.execute(&truncated).await?;
-        }
-        Ok(())
-    }
-
-    /// Runs the statements of a file.
-    pub async fn execute_all(&self, sql: &str) -> anyhow::Result<()> {
-        for statement in sql
-            .split(";\n")
-            .map(str::trim)
-            .filter(|text| !text.is_empty())
-        {
-            self.database
-                .execute(statement)
-                .await
-                .with_context(|| statement.to_owned())?;
-        }
-        Ok(())
+        empty(&self.database).await
     }
 
     /// Starts this program again with another verb, on this scene; it dies with us.
-    pub async fn spawn(&self, arguments: &[&str], group_prefix: &str) -> anyhow::Result<Process> {
+    pub async fn spawn(
+        &self,
+        arguments: &[&str],
+        group_prefix: &str,
+        database: &str,
+    ) -> anyhow::Result<Process> {
         let executable = executable()?;
         let mut command = bound(&executable, None, &executable);
         command.args(arguments);
         self.environment(&mut command)?;
-        command.env("ACTIVITY_GROUP_PREFIX", group_prefix);
+        command
+            .env("ACTIVITY_GROUP_PREFIX", group_prefix)
+            .env("ACTIVITY_DATABASE", database);
         Ok(self.spawner.spawn(command).await?)
     }
 
@@ -183,7 +221,7 @@ impl Scene {
             .env("ACTIVITY_KAFKA", self.targets.kafka.brokers()?)
             .env("ACTIVITY_REGISTRY", self.targets.registry.url()?)
             .env("ACTIVITY_CLICKHOUSE", self.targets.clickhouse.url()?)
-            .env("ACTIVITY_TOPIC_PREFIX", TOPIC_PREFIX)
+            .env("ACTIVITY_TOPIC_PREFIX", &self.targets.kafka.topic_prefix)
             .env("ACTIVITY_DATABASE", DATABASE);
         Ok(())
     }
@@ -212,58 +250,46 @@ impl Scene {
             peak_memory_bytes: peak_memory_bytes(reader),
             parts: self.parts_ever().await? - parts_before,
         };
-        let rows = self.rows().await?;
+        let rows = rows(&self.database).await?;
         ensure!(rows == self.events, "{rows} rows of {} events", self.events);
         Ok(sample)
     }
 
-    /// Waits until the table has all rows.
-    pub async fn wait_for_rows(&self) -> anyhow::Result<()> {
+    /// Waits until the table of a database has all rows.
+    pub async fn wait_for_rows(&self, database: &Database) -> anyhow::Result<()> {
         let began = Instant::now();
-        while self.rows().await? < self.events {
+        loop {
+            let rows = rows(database).await?;
+            if rows >= self.events {
+                return Ok(());
+            }
             ensure!(
                 began.elapsed() < PATIENCE,
-                "{} of {} rows after {PATIENCE:?}",
-                self.rows().await?,
+                "{rows} of {} rows after {PATIENCE:?}",
                 self.events
             );
             tokio::time::sleep(POLL).await;
         }
-        Ok(())
-    }
-
-    /// Rows of the table.
-    pub async fn rows(&self) -> anyhow::Result<u64> {
-        self.number("SELECT count() AS number FROM {database}.plain_clicks")
-            .await
     }
 
     /// Inserted parts since the engine's start.
     async fn parts_ever(&self) -> anyhow::Result<u64> {
-        self.number("SELECT sum(value) AS number FROM system.events WHERE event = 'MergeTreeDataWriterBlocks'").await
+        number(&self.database, "SELECT sum(value) AS number FROM system.events WHERE event = 'MergeTreeDataWriterBlocks'").await
     }
 
     /// Waits until nothing was being merged three times in a row.
     async fn at_rest(&self) -> anyhow::Result<()> {
         let mut quiet = 0;
         while quiet < 3 {
-            let merges = self
-                .number("SELECT count() AS number FROM system.merges")
-                .await?;
+            let merges = number(
+                &self.database,
+                "SELECT count() AS number FROM system.merges",
+            )
+            .await?;
             quiet = if merges == 0 { quiet + 1 } else { 0 };
             tokio::time::sleep(POLL * 2).await;
         }
         Ok(())
-    }
-
-    /// One number from ClickHouse.
-    pub async fn number(&self, sql: &str) -> anyhow::Result<u64> {
-        #[derive(Deserialize)]
-        struct Row {
-            number: u64,
-        }
-        let rows: Vec<Row> = self.database.rows(sql).await?;
-        Ok(rows.first().map_or(0, |row| row.number))
     }
 
     /// What takes part, with versions.
@@ -289,6 +315,47 @@ impl Scene {
     }
 }
 
+/// Rows of the table.
+pub async fn rows(database: &Database) -> anyhow::Result<u64> {
+    number(
+        database,
+        "SELECT count() AS number FROM {database}.plain_clicks",
+    )
+    .await
+}
+
+async fn number(database: &Database, sql: &str) -> anyhow::Result<u64> {
+    #[derive(Deserialize)]
+    struct Row {
+        number: u64,
+    }
+    let rows: Vec<Row> = database.rows(sql).await?;
+    Ok(rows.first().map_or(0, |row| row.number))
+}
+
+async fn empty(database: &Database) -> anyhow::Result<()> {
+    for table in ["plain_clicks", "ledger", "snapshots"] {
+        let truncated = format!("TRUNCATE TABLE {{database}}.{table} SYNC");
+        database.execute(&truncated).await?;
+    }
+    Ok(())
+}
+
+/// Runs the statements of a file.
+pub async fn execute_all(database: &Database, sql: &str) -> anyhow::Result<()> {
+    for statement in sql
+        .split(";\n")
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
+    {
+        database
+            .execute(statement)
+            .await
+            .with_context(|| statement.to_owned())?;
+    }
+    Ok(())
+}
+
 fn executable() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("where this program is")
 }
@@ -298,8 +365,8 @@ fn targets(stack: &Stack) -> Targets {
     Targets {
         kafka: KafkaSettings {
             kafka: Some(endpoints.kafka.clone()),
-            topic_prefix: TOPIC_PREFIX.to_owned(),
-            group_prefix: TOPIC_PREFIX.to_owned(),
+            topic_prefix: String::new(),
+            group_prefix: String::new(),
             security: KafkaSecurity::default(),
         },
         registry: RegistrySettings {

@@ -2,9 +2,12 @@
 //!
 //! Layouts (source: ClickHouse's documentation of the Native format): numbers little-endian; a String is its length as a varint, then its bytes; a UUID is
 //! two little-endian u64, high half first; Nullable is a byte per row (1 = null), then the values with a default where null; Array is the end position of
-//! each row as u64, then all elements. LowCardinality columns are sent as their inner type and converted by the server.
+//! each row as u64, then all elements; LowCardinality is a dictionary of the block's own and each row's place in it ([`dictionary`](crate::dictionary)).
+//! A LowCardinality column may also be sent as its inner type: the server then makes the dictionary.
 
 use uuid::Uuid;
+
+use crate::dictionary::Dictionary;
 
 /// One column of one batch.
 #[derive(Clone, Debug, Default)]
@@ -14,30 +17,59 @@ pub struct ColumnBuffer {
     values: Vec<u8>,
     /// Elements so far, of an array column.
     elements: u64,
+    /// Of a LowCardinality column.
+    dictionary: Option<Box<Dictionary>>,
 }
 
 impl ColumnBuffer {
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.shape.len() + self.values.len()
+        let dictionary = self.dictionary.as_ref().map_or(0, |keys| keys.bytes());
+        self.shape.len() + self.values.len() + dictionary
     }
 
-    /// Appends the column's data as the Native format has it.
-    pub fn write_native(&self, into: &mut Vec<u8>) {
-        into.extend_from_slice(&self.shape);
-        into.extend_from_slice(&self.values);
+    /// The column of these values.
+    pub(crate) fn of<V: Value>(values: impl Iterator<Item = V>) -> Self {
+        let mut column = Self::default();
+        values.for_each(|value| value.push(&mut column));
+        column
     }
 
-    /// Forgets all rows but keeps the memory.
-    pub fn clear(&mut self) {
-        self.shape.clear();
-        self.values.clear();
-        self.elements = 0;
+    /// A LowCardinality column of the same text in all rows.
+    pub(crate) fn of_one_text(text: &str, rows: usize) -> Self {
+        Self {
+            dictionary: Some(Box::new(Dictionary::of_one(text, rows))),
+            ..Self::default()
+        }
+    }
+
+    /// An empty column with room for as much as this one holds.
+    pub(crate) fn fresh(&self) -> Self {
+        let rows = |dictionary: &Dictionary| Box::new(Dictionary::with_capacity(dictionary.rows()));
+        Self {
+            shape: Vec::with_capacity(self.shape.len()),
+            values: Vec::with_capacity(self.values.len()),
+            elements: 0,
+            dictionary: self.dictionary.as_deref().map(rows),
+        }
+    }
+
+    /// The column's data as the Native format has it, in parts.
+    pub(crate) fn into_native(self) -> [Vec<u8>; 2] {
+        match self.dictionary {
+            Some(dictionary) => [dictionary.native(), Vec::new()],
+            None => [self.shape, self.values],
+        }
     }
 
     /// Keeps the first `rows` rows. Walks the column: for the rare event that is rejected after it had appended rows.
     pub(crate) fn truncate(&mut self, layout: Layout, rows: usize) {
         let elements = match layout.shape {
+            Shape::Dictionary => {
+                return if let Some(dictionary) = &mut self.dictionary {
+                    dictionary.truncate(rows);
+                };
+            }
             Shape::Plain => rows,
             Shape::Nullable => {
                 self.shape.truncate(rows);
@@ -84,6 +116,7 @@ enum Shape {
     Plain,
     Nullable,
     Array,
+    Dictionary,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +153,39 @@ pub(crate) fn push_string(into: &mut Vec<u8>, value: &str) {
 /// A point in time, milliseconds since 1970-01-01 UTC: `DateTime64(3, 'UTC')`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Millis(pub i64);
+
+/// A string of few different ones, or null: sent with a dictionary, so that each of them is sent once a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LowCardinality<T>(pub T);
+
+impl Value for LowCardinality<&str> {
+    const TYPE: &'static str = "LowCardinality(String)";
+    const LAYOUT: Layout = Layout {
+        shape: Shape::Dictionary,
+        element: Element::String,
+    };
+    fn push(&self, column: &mut ColumnBuffer) {
+        let dictionary = column.dictionary.get_or_insert_default();
+        // The first key is what stands for null where there can be one; here it is the empty string that it holds.
+        if self.0.is_empty() {
+            dictionary.push_first();
+        } else {
+            dictionary.push(self.0);
+        }
+    }
+}
+
+impl Value for LowCardinality<Option<&str>> {
+    const TYPE: &'static str = "LowCardinality(Nullable(String))";
+    const LAYOUT: Layout = LowCardinality::<&str>::LAYOUT;
+    fn push(&self, column: &mut ColumnBuffer) {
+        let dictionary = column.dictionary.get_or_insert_default();
+        match self.0 {
+            Some(text) => dictionary.push(text),
+            None => dictionary.push_first(),
+        }
+    }
+}
 
 /// How one element is written; null and array columns build on it.
 trait Plain {

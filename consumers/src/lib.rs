@@ -4,6 +4,7 @@
 //! ledger, verification, golden tests) iterates [`GROUPS`].
 
 mod column;
+mod dictionary;
 mod fingerprint;
 mod group;
 pub mod groups;
@@ -15,7 +16,7 @@ mod snapshot;
 pub mod template;
 mod windows;
 
-pub use column::{ColumnBuffer, Layout, Millis, Value};
+pub use column::{ColumnBuffer, Layout, LowCardinality, Millis, Value};
 pub use group::{
     ConsumerGroup, Group, Headers, Input, Instance, NoHeaders, Received, Reject, Settings,
     StaleSnapshot,
@@ -23,4 +24,4 @@ pub use group::{
 pub use groups::GROUPS;
 pub use look_up::{Answers, LookUp};
 pub use models::{Model, Models};
-pub use output::{ColumnSpec, Derived, Origin, Output, Row, Rows, TableSpec};
+pub use output::{ColumnSpec, Derived, ORIGIN, Origin, Output, Row, Rows, TableSpec};

@@ -5,7 +5,9 @@
 
 use activity_schemas::Topic;
 
-use crate::column::{ColumnBuffer, Layout, Value, push_string, push_varint};
+use crate::column::{
+    ColumnBuffer, Layout, LowCardinality, Millis, Value, push_string, push_varint,
+};
 
 /// A table that a group writes.
 #[derive(Debug, PartialEq, Eq)]
@@ -88,6 +90,13 @@ pub struct Derived {
     pub n: u32,
 }
 
+impl Derived {
+    /// Memory held, roughly.
+    pub fn bytes(&self) -> usize {
+        self.key.len() + self.payload.len() + 96
+    }
+}
+
 /// The rows of one table in one batch.
 #[derive(Clone, Debug)]
 pub struct Rows {
@@ -112,13 +121,24 @@ pub struct Origin<'a> {
 
 impl Rows {
     fn new(table: &'static TableSpec) -> Self {
-        let columns = vec![ColumnBuffer::default(); table.columns.len()];
         Self {
             table,
-            columns,
+            columns: vec![ColumnBuffer::default(); table.columns.len()],
             offsets: Vec::new(),
             ns: Vec::new(),
             appended_at_ms: Vec::new(),
+            rows_before_event: 0,
+        }
+    }
+
+    /// No rows, and room for as many as these: the next batch is often of the same size, and a buffer that grows is copied each time.
+    fn fresh(&self) -> Self {
+        Self {
+            table: self.table,
+            columns: self.columns.iter().map(ColumnBuffer::fresh).collect(),
+            offsets: Vec::with_capacity(self.len()),
+            ns: Vec::with_capacity(self.len()),
+            appended_at_ms: Vec::with_capacity(self.len()),
             rows_before_event: 0,
         }
     }
@@ -151,50 +171,74 @@ impl Rows {
         self.appended_at_ms.truncate(rows);
     }
 
-    /// One Native block: the group's columns, then the origin's. The same rows give the same bytes.
+    /// [`into_native_block`](Self::into_native_block) in one piece, a copy: for those who read it.
     pub fn native_block(&self, origin: &Origin<'_>) -> Vec<u8> {
-        let mut block =
-            Vec::with_capacity(self.bytes() + self.len() * (origin.topic.len() + 9) + 1024);
-        push_varint(&mut block, self.columns.len() as u64 + 6);
-        push_varint(&mut block, self.len() as u64);
-        for (column, spec) in self.columns.iter().zip(self.table.columns) {
-            push_string(&mut block, spec.name);
-            push_string(&mut block, spec.sent_as);
-            column.write_native(&mut block);
-        }
+        self.clone().into_native_block(origin).concat()
+    }
+
+    /// One Native block in pieces, which are sent one after the other: the group's columns, then the origin's. Columns of some size go out as they are, without
+    /// a copy. The same rows give the same bytes.
+    pub fn into_native_block(self, origin: &Origin<'_>) -> Vec<Vec<u8>> {
         let rows = self.len();
-        origin_column(
-            &mut block,
-            "_topic",
-            std::iter::repeat_n(origin.topic, rows),
-        );
-        origin_column(
-            &mut block,
-            "_partition",
-            std::iter::repeat_n(origin.partition, rows),
-        );
-        origin_column(&mut block, "_offset", self.offsets.iter().copied());
-        origin_column(&mut block, "_n", self.ns.iter().copied());
-        origin_column(
-            &mut block,
-            "_epoch",
-            std::iter::repeat_n(origin.epoch, rows),
-        );
-        origin_column(
-            &mut block,
-            "_appended_at",
-            self.appended_at_ms.iter().map(|at| crate::Millis(*at)),
-        );
-        block
+        let mut pieces = Pieces::default();
+        push_varint(&mut pieces.open, (self.columns.len() + ORIGIN.len()) as u64);
+        push_varint(&mut pieces.open, rows as u64);
+        for (column, spec) in self.columns.into_iter().zip(self.table.columns) {
+            pieces.column(spec.name, spec.sent_as, column);
+        }
+        let of_origin = [
+            ColumnBuffer::of_one_text(origin.topic, rows),
+            ColumnBuffer::of(std::iter::repeat_n(origin.partition, rows)),
+            ColumnBuffer::of(self.offsets.into_iter()),
+            ColumnBuffer::of(self.ns.into_iter()),
+            ColumnBuffer::of(std::iter::repeat_n(origin.epoch, rows)),
+            ColumnBuffer::of(self.appended_at_ms.into_iter().map(Millis)),
+        ];
+        for ((name, sent_as), column) in ORIGIN.into_iter().zip(of_origin) {
+            pieces.column(name, sent_as, column);
+        }
+        pieces.end()
     }
 }
 
-fn origin_column<V: Value>(block: &mut Vec<u8>, name: &str, values: impl Iterator<Item = V>) {
-    push_string(block, name);
-    push_string(block, V::TYPE);
-    let mut column = ColumnBuffer::default();
-    values.for_each(|value| value.push(&mut column));
-    column.write_native(block);
+/// What stands behind the group's own columns: names, and the types that are sent.
+pub const ORIGIN: [(&str, &str); 6] = [
+    ("_topic", LowCardinality::<&str>::TYPE),
+    ("_partition", i32::TYPE),
+    ("_offset", i64::TYPE),
+    ("_n", u32::TYPE),
+    ("_epoch", u32::TYPE),
+    ("_appended_at", Millis::TYPE),
+];
+
+/// A buffer below this size is copied: a piece of its own costs more than so many bytes.
+const PIECE_BYTES_MIN: usize = 16 * 1024;
+
+/// A block that is put together.
+#[derive(Default)]
+struct Pieces {
+    done: Vec<Vec<u8>>,
+    open: Vec<u8>,
+}
+
+impl Pieces {
+    fn column(&mut self, name: &str, sent_as: &str, column: ColumnBuffer) {
+        push_string(&mut self.open, name);
+        push_string(&mut self.open, sent_as);
+        for part in column.into_native() {
+            if part.len() < PIECE_BYTES_MIN {
+                self.open.extend_from_slice(&part);
+            } else {
+                self.done.extend([std::mem::take(&mut self.open), part]);
+            }
+        }
+    }
+
+    fn end(mut self) -> Vec<Vec<u8>> {
+        self.done.push(self.open);
+        self.done.retain(|piece| !piece.is_empty());
+        self.done
+    }
 }
 
 /// Rows and derived messages of the batch that is being built.
@@ -202,6 +246,9 @@ pub struct Output {
     tables: Vec<Rows>,
     derived: Vec<Derived>,
     derived_before_event: usize,
+    /// Bytes of all derived messages, and of those before the event: asked for too often to be counted anew.
+    derived_bytes: usize,
+    derived_bytes_before_event: usize,
     offset: i64,
     appended_at_ms: i64,
 }
@@ -214,6 +261,8 @@ impl Output {
             tables,
             derived: Vec::new(),
             derived_before_event: 0,
+            derived_bytes: 0,
+            derived_bytes_before_event: 0,
             offset: 0,
             appended_at_ms: 0,
         }
@@ -251,13 +300,15 @@ impl Output {
             ),
         };
         let n = (self.derived.len() - self.derived_before_event) as u32;
-        self.derived.push(Derived {
+        let derived = Derived {
             topic,
             key: key.as_bytes().to_vec(),
             payload,
             offset: self.offset,
             n,
-        });
+        };
+        self.derived_bytes += derived.bytes();
+        self.derived.push(derived);
     }
 
     /// The runtime's side: what follows belongs to the event at `offset`.
@@ -265,6 +316,7 @@ impl Output {
         self.offset = offset;
         self.appended_at_ms = appended_at_ms;
         self.derived_before_event = self.derived.len();
+        self.derived_bytes_before_event = self.derived_bytes;
         for rows in &mut self.tables {
             rows.rows_before_event = rows.offsets.len();
         }
@@ -272,7 +324,7 @@ impl Output {
 
     /// The runtime's side: takes back what was appended since [`begin_event`](Self::begin_event).
     pub fn take_back_event(&mut self) {
-        self.derived.truncate(self.derived_before_event);
+        self.take_back_derived();
         for rows in &mut self.tables {
             if rows.len() > rows.rows_before_event {
                 rows.truncate(rows.rows_before_event);
@@ -282,10 +334,15 @@ impl Output {
 
     /// The runtime's side: as [`take_back_event`](Self::take_back_event), where the group ended in the middle of a row.
     pub fn take_back_half_event(&mut self) {
-        self.derived.truncate(self.derived_before_event);
+        self.take_back_derived();
         for rows in &mut self.tables {
             rows.truncate(rows.rows_before_event);
         }
+    }
+
+    fn take_back_derived(&mut self) {
+        self.derived.truncate(self.derived_before_event);
+        self.derived_bytes = self.derived_bytes_before_event;
     }
 
     /// The runtime's side: bytes of key and payload of the largest message that was sent since [`begin_event`](Self::begin_event).
@@ -308,32 +365,29 @@ impl Output {
 
     /// Memory held, roughly.
     pub fn bytes(&self) -> usize {
-        self.tables.iter().map(Rows::bytes).sum::<usize>()
-            + self
-                .derived
-                .iter()
-                .map(|derived| derived.key.len() + derived.payload.len() + 64)
-                .sum::<usize>()
+        self.tables.iter().map(Rows::bytes).sum::<usize>() + self.derived_bytes
     }
 
     /// Ends the batch: hands out its rows and derived messages and begins an empty one.
     pub fn take(&mut self) -> (Vec<Rows>, Vec<Derived>) {
-        let fresh = self
-            .tables
-            .iter()
-            .map(|rows| Rows::new(rows.table))
-            .collect();
-        self.derived_before_event = 0;
+        let fresh = self.tables.iter().map(Rows::fresh).collect();
+        self.begin_derived_anew();
         (
             std::mem::replace(&mut self.tables, fresh),
             std::mem::take(&mut self.derived),
         )
     }
 
+    fn begin_derived_anew(&mut self) {
+        self.derived_before_event = 0;
+        self.derived_bytes = 0;
+        self.derived_bytes_before_event = 0;
+    }
+
     /// Forgets everything: outputs of events that are only read again to rebuild state.
     pub fn discard(&mut self) {
         self.derived.clear();
-        self.derived_before_event = 0;
+        self.begin_derived_anew();
         for rows in &mut self.tables {
             rows.truncate(0);
             rows.rows_before_event = 0;

@@ -4,7 +4,7 @@
 
 mod support;
 
-use activity_consumers::{Millis, Origin, Output, Row};
+use activity_consumers::{LowCardinality, Millis, Origin, Output, Row};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -15,6 +15,8 @@ activity_consumers::rows! {
         text: &'a str,
         maybe_text: Option<&'a str>,
         texts: &'a [&'a str],
+        symbol: LowCardinality<&'a str>,
+        maybe_symbol: LowCardinality<Option<&'a str>>,
         id: Uuid,
         maybe_id: Option<Uuid>,
         at: Millis,
@@ -87,6 +89,8 @@ impl Sample {
             text: &self.text,
             maybe_text: self.maybe_text.as_deref(),
             texts: &texts,
+            symbol: LowCardinality(&self.text),
+            maybe_symbol: LowCardinality(self.maybe_text.as_deref()),
             id: Uuid::from_u128(self.id),
             maybe_id: self.maybe_number.map(|_| Uuid::from_u128(self.id)),
             at: Millis(self.number as u32 as i64),
@@ -114,6 +118,8 @@ impl Sample {
         let row = json!({
             "text": self.text,
             "maybe_text": self.maybe_text,
+            "symbol": self.text,
+            "maybe_symbol": self.maybe_text,
             "texts": self.texts,
             "id": id,
             "maybe_id": self.maybe_number.map(|_| id.clone()),
@@ -174,5 +180,36 @@ proptest! {
         prop_assert_eq!(rows, expected);
         prop_assert_eq!(tables[0].native_block(&origin), block);
         prop_assert_eq!(out.rows(), 0);
+    }
+}
+
+activity_consumers::rows! {
+    /// A column with a dictionary.
+    struct Symbol<'a> in "symbols" {
+        symbol: LowCardinality<Option<&'a str>>,
+    }
+}
+
+#[test]
+fn a_dictionary_may_have_more_strings_than_a_byte_or_two_can_number() {
+    for different in [1, 255, 256, 65_535, 65_536, 70_000] {
+        let mut out = Output::new(&[Symbol::TABLE]);
+        let symbol = |row: usize| (!row.is_multiple_of(3)).then(|| (row % different).to_string());
+        for row in 0..different + 10 {
+            out.begin_event(row as i64, 5);
+            out.insert(&Symbol {
+                symbol: LowCardinality(symbol(row).as_deref()),
+            });
+        }
+        let origin = Origin {
+            topic: "activity.symbols",
+            partition: 0,
+            epoch: 1,
+        };
+        let block = out.take().0[0].native_block(&origin);
+        for (row, found) in support::native::rows(&block).iter().enumerate() {
+            let found = support::native::field(found, "symbol");
+            assert_eq!(*found, json!(symbol(row)), "row {row} of {different}");
+        }
     }
 }

@@ -18,6 +18,8 @@ const LAUNCH: &str = "__launch";
 const ENGINE: &str = "__engine";
 const HOLD: &str = "--hold";
 const PROGRAM: &str = "--";
+/// The engine gives way to whoever answers somebody: it has the most work of all on a machine that they share, and nobody waits for its next merge.
+const ENGINE_NICENESS: i32 = 10;
 
 /// Runs the verb if `args` (with or without the program's own name in front) begin with a hidden one; None otherwise.
 /// Must come first in `main`, before threads and a runtime exist.
@@ -124,6 +126,8 @@ fn engine(args: &[OsString]) -> io::Result<ExitCode> {
     let (library, args) = args
         .split_first()
         .ok_or_else(|| wrong_use("no library given"))?;
+    // Before there are threads, which would keep what they began with.
+    rustix::process::nice(ENGINE_NICENESS)?;
     let args =
         std::iter::once(OsStr::new("clickhouse")).chain(args.iter().map(OsString::as_os_str));
     let args = args

@@ -1,5 +1,6 @@
 //! ClickHouse over HTTP: queries that answer in JSON, and inserts of ready-made Native blocks under the promise's settings.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -64,8 +65,8 @@ pub struct Database {
 pub struct Insert<'a> {
     /// Table, without the database.
     pub table: &'a str,
-    /// One Native block.
-    pub block: Bytes,
+    /// One Native block, in pieces that are sent one after the other.
+    pub block: Arc<[Bytes]>,
     /// `insert_deduplication_token`: the same block under the same token is there once.
     pub token: &'a str,
     /// How long it may take before its outcome counts as unknown.
@@ -303,10 +304,12 @@ impl Database {
             // The answer comes when the rows are there, not when the body was read.
             .with_setting("wait_end_of_query", "1")
             .with_timeouts(deadline, deadline);
-        for start in (0..insert.block.len()).step_by(SLICE_BYTES_MAX) {
-            let end = insert.block.len().min(start + SLICE_BYTES_MAX);
-            request.send(insert.block.slice(start..end)).await?;
-            fault::reach(Point::InsertBody);
+        for piece in insert.block.iter() {
+            for start in (0..piece.len()).step_by(SLICE_BYTES_MAX) {
+                let end = piece.len().min(start + SLICE_BYTES_MAX);
+                request.send(piece.slice(start..end)).await?;
+                fault::reach(Point::InsertBody);
+            }
         }
         request.end().await?;
         Ok(())

@@ -19,9 +19,7 @@ fn main() {
         let model = seconds(settings.clone(), |event| {
             black_box(event);
         });
-        let encoders = EventKind::ALL.map(|kind| {
-            Encoder::new(kind, 1).unwrap_or_else(|error| panic!("the embedded schema: {error}"))
-        });
+        let encoders = EventKind::ALL.map(|kind| Encoder::new(kind, 1));
         let mut value = Vec::new();
         let both = seconds(settings, |event| {
             value.clear();

@@ -4,17 +4,17 @@
 //! what that writer did not know is filled by the defaults of the typed events, what it knows beyond them is skipped. Schemas are handed in by the
 //! caller, who fetches them from a registry when [`DecodeError::UnknownSchema`] names a new id.
 
-use std::collections::HashMap;
 use std::io::BufRead;
 
-use serde::{Deserialize, Serialize};
+use foldhash::{HashMap, HashMapExt as _};
+use serde::Deserialize;
 use serde_avro_fast::{
     Schema,
     de::{DeserializerConfig, DeserializerState, read::SliceRead},
-    ser::{SerError, SerializerConfig, SerializerState},
 };
 
-use crate::{ClickEvent, Event, EventKind, WatchEvent, avro};
+use crate::plan::Encode;
+use crate::{ClickEvent, Event, EventKind, WatchEvent, plan};
 
 /// First byte of every message.
 pub const MAGIC: u8 = 0;
@@ -91,7 +91,19 @@ impl DecodeError {
 /// The decoders of one kind of event, one for each writer's schema id.
 pub struct Decoders {
     kind: EventKind,
-    by_id: HashMap<u32, Result<Schema, String>>,
+    by_id: HashMap<u32, Result<Writer, String>>,
+}
+
+/// How datums of one writer's schema are decoded: by the plan where it can, else, and wherever it does not take a datum, by all that Avro knows.
+struct Writer {
+    schema: Schema,
+    plan: Plan,
+}
+
+enum Plan {
+    Click(plan::Plan<ClickEvent<'static>>),
+    Watch(plan::Plan<WatchEvent<'static>>),
+    None,
 }
 
 impl Decoders {
@@ -106,7 +118,7 @@ impl Decoders {
     /// Makes messages of a writer's schema readable. A schema that does not parse, or that describes something else, is remembered as unfit:
     /// its messages get [`DecodeError::UnfitSchema`].
     pub fn add(&mut self, id: u32, schema_json: &str) {
-        self.by_id.insert(id, fit_schema(self.kind, schema_json));
+        self.by_id.insert(id, writer(self.kind, schema_json));
     }
 
     /// Whether the id was handed in.
@@ -135,8 +147,8 @@ impl Decoders {
             });
         };
         let id = u32::from_be_bytes(*id);
-        let schema = match self.by_id.get(&id) {
-            Some(Ok(schema)) => schema,
+        let writer = match self.by_id.get(&id) {
+            Some(Ok(writer)) => writer,
             Some(Err(why)) => {
                 return Err(DecodeError::UnfitSchema {
                     id,
@@ -145,9 +157,26 @@ impl Decoders {
             }
             None => return Err(DecodeError::UnknownSchema { id }),
         };
-        match self.kind {
-            EventKind::Click => decode_datum::<ClickEvent<'a>>(schema, datum).map(Event::Click),
-            EventKind::Watch => decode_datum::<WatchEvent<'a>>(schema, datum).map(Event::Watch),
+        match writer.planned(datum) {
+            Some(event) => Ok(event),
+            None => writer.any(self.kind, datum),
+        }
+    }
+}
+
+impl Writer {
+    fn planned<'a>(&self, datum: &'a [u8]) -> Option<Event<'a>> {
+        match &self.plan {
+            Plan::Click(plan) => plan.decode(datum).map(Event::Click),
+            Plan::Watch(plan) => plan.decode(datum).map(Event::Watch),
+            Plan::None => None,
+        }
+    }
+
+    fn any<'a>(&self, kind: EventKind, datum: &'a [u8]) -> Result<Event<'a>, DecodeError> {
+        match kind {
+            EventKind::Click => decode_datum(&self.schema, datum).map(Event::Click),
+            EventKind::Watch => decode_datum(&self.schema, datum).map(Event::Watch),
         }
     }
 }
@@ -179,7 +208,7 @@ fn classify(error: &str) -> DecodeError {
 }
 
 /// A writer's schema fits if it is a record with the fields that are required for ever.
-fn fit_schema(kind: EventKind, json: &str) -> Result<Schema, String> {
+fn writer(kind: EventKind, json: &str) -> Result<Writer, String> {
     let parsed = apache_avro::Schema::parse_str(json).map_err(|error| error.to_string())?;
     let apache_avro::Schema::Record(record) = &parsed else {
         return Err("not a record".to_owned());
@@ -189,7 +218,14 @@ fn fit_schema(kind: EventKind, json: &str) -> Result<Schema, String> {
             return Err(format!("field {required} is missing"));
         }
     }
-    json.parse::<Schema>().map_err(|error| error.to_string())
+    let plan = match kind {
+        EventKind::Click => plan::Plan::of(record).map(Plan::Click),
+        EventKind::Watch => plan::Plan::of(record).map(Plan::Watch),
+    };
+    Ok(Writer {
+        schema: json.parse::<Schema>().map_err(|error| error.to_string())?,
+        plan: plan.unwrap_or(Plan::None),
+    })
 }
 
 /// Fields that no version may lack.
@@ -209,49 +245,42 @@ const fn required_fields(kind: EventKind) -> &'static [&'static str] {
 
 /// Encodes events of one kind in the newest version of its schema.
 pub struct Encoder {
+    kind: EventKind,
     framing: [u8; FRAMING_BYTES],
-    schema: Schema,
 }
 
-/// An event that the schema cannot express, or an embedded schema that does not parse (tests exclude it).
+/// The event is not of the encoder's kind.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot encode: {0}")]
-pub struct EncodeError(String);
-
-impl From<SerError> for EncodeError {
-    fn from(error: SerError) -> Self {
-        Self(error.to_string())
-    }
+#[error("a {event} event given to an encoder of {encoder} events")]
+pub struct EncodeError {
+    event: &'static str,
+    encoder: &'static str,
 }
 
 impl Encoder {
     /// `schema_id` is what the registry gave to the newest version of the event's schema.
-    ///
-    /// # Errors
-    /// If the embedded schema does not parse.
-    pub fn new(kind: EventKind, schema_id: u32) -> Result<Self, EncodeError> {
+    pub fn new(kind: EventKind, schema_id: u32) -> Self {
         let mut framing = [MAGIC; FRAMING_BYTES];
         framing[1..].copy_from_slice(&schema_id.to_be_bytes());
-        let schema = avro::newest(kind).json.parse().map_err(
-            |error: serde_avro_fast::schema::SchemaError| EncodeError(error.to_string()),
-        )?;
-        Ok(Self { framing, schema })
+        Self { kind, framing }
     }
 
     /// Appends the framed message to `into`.
     ///
     /// # Errors
-    /// If the event does not fit the schema; `into` is then as it was.
-    pub fn encode<E: Serialize>(&self, event: &E, into: &mut Vec<u8>) -> Result<(), EncodeError> {
-        let start = into.len();
+    /// If the event is not of the encoder's kind; `into` is then as it was.
+    pub fn encode<E: Encode>(&self, event: &E, into: &mut Vec<u8>) -> Result<(), EncodeError> {
+        if self.kind != E::KIND {
+            return Err(EncodeError {
+                event: E::KIND.name(),
+                encoder: self.kind.name(),
+            });
+        }
         into.extend_from_slice(&self.framing);
-        let mut config = SerializerConfig::new(&self.schema);
-        let mut state = SerializerState::from_writer(&mut *into, &mut config);
-        let outcome = event.serialize(state.serializer());
-        drop(state);
-        outcome.map_err(|error| {
-            into.truncate(start);
-            error.into()
-        })
+        event.write(into);
+        Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,31 +100,43 @@ pub struct WatchEvent<'a> {
     pub rebuffer_ms: Option<i64>,
 }
 
-/// What happened in a playback.
+/// What happened in a playback; the numbers are the places of the schema's symbols.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WatchAction {
     /// The playback began.
-    Start,
+    Start = 1,
     /// It goes on.
-    Heartbeat,
+    Heartbeat = 2,
     /// Paused.
-    Pause,
+    Pause = 3,
     /// Went on after a pause.
-    Resume,
+    Resume = 4,
     /// Jumped to another position.
-    Seek,
+    Seek = 5,
     /// Seen to the end.
-    Complete,
+    Complete = 6,
     /// Left before the end.
-    Stop,
+    Stop = 7,
     /// An action of a newer writer; never produced as such. Stands last because serde wants it there.
     #[default]
     #[serde(other)]
-    Unknown,
+    Unknown = 0,
 }
 
 impl WatchAction {
+    /// Every action there is.
+    pub const ALL: [WatchAction; 8] = [
+        WatchAction::Unknown,
+        WatchAction::Start,
+        WatchAction::Heartbeat,
+        WatchAction::Pause,
+        WatchAction::Resume,
+        WatchAction::Seek,
+        WatchAction::Complete,
+        WatchAction::Stop,
+    ];
+
     /// The action in the schema's words.
     pub const fn name(self) -> &'static str {
         match self {

@@ -41,7 +41,7 @@ fn golden(kind: EventKind) -> Vec<(String, String)> {
 }
 
 fn encode(kind: EventKind, json: &str) -> Vec<u8> {
-    let encoder = Encoder::new(kind, ID).unwrap();
+    let encoder = Encoder::new(kind, ID);
     let mut message = Vec::new();
     match kind {
         EventKind::Click => encoder.encode(

@@ -68,7 +68,7 @@ fn check(decoders: &Decoders, message: &[u8]) {
 }
 
 fn encoded(kind: EventKind) -> Vec<u8> {
-    let encoder = Encoder::new(kind, 1).unwrap();
+    let encoder = Encoder::new(kind, 1);
     let mut message = Vec::new();
     let id = "0190a3f4-0000-7000-8000-000000000002";
     match kind {

@@ -81,7 +81,7 @@ fn settings_are_listed_for_programs() {
             .as_array()
             .unwrap()
             .iter()
-            .any(|setting| setting["name"] == "batch-rows-max" && setting["value"] == "65536"),
+            .any(|setting| setting["name"] == "batch-rows-max" && setting["value"] == "131072"),
         "{settings}"
     );
 }

@@ -262,7 +262,6 @@ fn click(schema_id: u32, n: u32) -> Raw {
     };
     let mut payload = Vec::new();
     Encoder::new(EventKind::Click, schema_id)
-        .unwrap()
         .encode(&event, &mut payload)
         .unwrap();
     // The field that only those schemas have: null.

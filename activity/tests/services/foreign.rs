@@ -43,7 +43,6 @@ fn click(schema_id: u32, n: usize) -> Raw {
     };
     let mut payload = Vec::new();
     Encoder::new(EventKind::Click, schema_id)
-        .unwrap()
         .encode(&event, &mut payload)
         .unwrap();
     message(payload)
@@ -79,7 +78,6 @@ fn watch(schema_id: u32, n: usize, user_id: &str) -> Raw {
     };
     let mut payload = Vec::new();
     Encoder::new(EventKind::Watch, schema_id)
-        .unwrap()
         .encode(&event, &mut payload)
         .unwrap();
     message(payload)

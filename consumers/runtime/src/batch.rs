@@ -1,7 +1,7 @@
 //! Batches: what is built from messages, and what is sealed to be claimed and inserted. Pure.
 
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use activity_consumers::{Derived, Origin, Output, TableSpec};
@@ -91,8 +91,8 @@ pub struct TableBlock {
     pub table: &'static TableSpec,
     /// Rows.
     pub rows: u64,
-    /// One Native block.
-    pub block: Bytes,
+    /// One Native block, in pieces.
+    pub block: Arc<[Bytes]>,
 }
 
 /// A closed batch: its range and bytes are decided and never change.
@@ -123,7 +123,8 @@ pub struct Sealed {
 impl Sealed {
     /// Bytes of all blocks.
     pub fn block_bytes(&self) -> usize {
-        self.tables.iter().map(|table| table.block.len()).sum()
+        let pieces = self.tables.iter().flat_map(|table| table.block.iter());
+        pieces.map(Bytes::len).sum()
     }
 
     /// Memory held, roughly.
@@ -134,11 +135,7 @@ impl Sealed {
                 .iter()
                 .map(DeadLetter::bytes)
                 .sum::<usize>()
-            + self
-                .derived
-                .iter()
-                .map(|derived| derived.payload.len() + 96)
-                .sum::<usize>()
+            + self.derived.iter().map(Derived::bytes).sum::<usize>()
     }
 }
 
@@ -233,7 +230,11 @@ impl Building {
             .map(|rows| TableBlock {
                 table: rows.table(),
                 rows: rows.len() as u64,
-                block: rows.native_block(&origin).into(),
+                block: rows
+                    .into_native_block(&origin)
+                    .into_iter()
+                    .map(Bytes::from)
+                    .collect(),
             })
             .collect();
         let sealed = Sealed {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use activity_consumers::TableSpec;
+use activity_consumers::{ORIGIN, TableSpec};
 use activity_platform::clickhouse::{self, Database, Insert};
 use activity_platform::fault::{self, Point};
 use activity_platform::metrics::Metrics;
@@ -427,20 +427,12 @@ async fn insert_missing(
         start: job.batch.first_read,
         end: job.batch.range.end,
     };
-    let origin = [
-        ("_topic", "String"),
-        ("_partition", "Int32"),
-        ("_offset", "Int64"),
-        ("_n", "UInt32"),
-        ("_epoch", "UInt32"),
-        ("_appended_at", "DateTime64(3, 'UTC')"),
-    ];
     let all: Vec<(&str, &str)> = block
         .table
         .columns
         .iter()
         .map(|column| (column.name, column.sent_as))
-        .chain(origin)
+        .chain(ORIGIN)
         .collect();
     let columns = all
         .iter()

@@ -2,7 +2,6 @@
 //!
 //! `places.rs` holds the part that gives partitions their place, `flush.rs` the part that claims and commits, `report.rs` what is told to the outside.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use activity_platform::kafka;
 use activity_platform::metrics::Metrics;
 use activity_platform::registry::{self, Registry};
 use activity_platform::settings::{KafkaSettings, Targets};
+use foldhash::HashMap;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -28,7 +28,7 @@ use crate::burst::Burst;
 use crate::cycle::{Outcome, Sink};
 use crate::decoding::Schemas;
 use crate::delivery::Delivery;
-use crate::headers::KafkaHeaders;
+use crate::headers::HeadersOf;
 use crate::hole;
 use crate::lane::{Handled, Lane, Message, PANICKED, Phase};
 use crate::life::Life;
@@ -103,6 +103,8 @@ pub(crate) struct Driver {
     limit_passed: bool,
     panic_said: bool,
     pub(crate) lanes: HashMap<u64, Lane>,
+    /// Where the last message went: the next one mostly goes there, too.
+    fed_last: u64,
     pub(crate) by_partition: HashMap<Partition, u64>,
     /// The coordinator has given us our share, be it empty.
     pub(crate) joined: bool,
@@ -224,8 +226,9 @@ impl Driver {
             role: life.role,
             over: life.over,
             fingerprint,
-            lanes: HashMap::new(),
-            by_partition: HashMap::new(),
+            lanes: HashMap::default(),
+            fed_last: 0,
+            by_partition: HashMap::default(),
             joined: false,
             cycle_began: None,
             full_since: None,
@@ -247,7 +250,7 @@ impl Driver {
             watermarks_at: Instant::now(),
             topics_at: Instant::now(),
             looks: JoinSet::new(),
-            delivery_failures: HashMap::new(),
+            delivery_failures: HashMap::default(),
         })
     }
 
@@ -300,12 +303,14 @@ impl Driver {
             POLL_TIMEOUT
         };
         let mut burst = Burst::default();
+        // Of the first message: a burst takes milliseconds, and a look at the clock some of the time that a message takes.
+        let mut began = None;
         while !burst.is_over() {
             match consumer.poll(timeout) {
                 None => break,
                 Some(Ok(message)) => {
                     burst.count(message.payload_len() + message.key_len());
-                    self.receive(&message);
+                    self.receive(&message, *began.get_or_insert_with(Instant::now));
                 }
                 Some(Err(error)) => {
                     burst.count(0);
@@ -329,15 +334,21 @@ impl Driver {
         }
     }
 
-    fn receive(&mut self, message: &BorrowedMessage<'_>) {
+    fn receive(&mut self, message: &BorrowedMessage<'_>, now: Instant) {
         let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
-        let is_its_lane = |lane: &&mut Lane| {
+        let is_its_lane = |lane: &Lane| {
             lane.partition == partition && *lane.name == *topic && lane.phase == Phase::Running
         };
-        let Some(lane) = self.lanes.values_mut().find(is_its_lane) else {
+        if !self.lanes.get(&self.fed_last).is_some_and(is_its_lane) {
+            let Some((number, _)) = self.lanes.iter().find(|(_, lane)| is_its_lane(lane)) else {
+                return;
+            };
+            self.fed_last = *number;
+        }
+        let Some(lane) = self.lanes.get_mut(&self.fed_last) else {
             return;
         };
-        let headers = KafkaHeaders(message.headers());
+        let headers = HeadersOf(message);
         let appended_at_ms = message.timestamp().to_millis().unwrap_or(0);
         let received = Message {
             offset,
@@ -346,7 +357,6 @@ impl Driver {
             payload: message.payload(),
             headers: &headers,
         };
-        let now = Instant::now();
         let Some(log_first) = hole::log_first(&self.consumer, lane, offset, BROKER_WAIT) else {
             let why = "kafka: no answer".to_owned();
             return lane.stall(lane.next(), "the log's start", why, now);

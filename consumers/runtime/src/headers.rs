@@ -32,12 +32,33 @@ impl<H: rdkafka::message::Headers> Headers for KafkaHeaders<'_, H> {
 
 impl<H: rdkafka::message::Headers> MessageHeaders for KafkaHeaders<'_, H> {
     fn at(&self, place: usize) -> Option<(&str, Option<&[u8]>)> {
-        let headers = self.0?;
-        // The client panics over a name that is not UTF-8, which anybody may send.
-        match caught(|| headers.try_get(place)) {
-            Ok(header) => header.map(|header| (header.key, header.value)),
-            Err(_) => Some((UNREADABLE, None)),
-        }
+        header_at(self.0?, place)
+    }
+}
+
+/// The headers of a message of the Kafka client, which parses them when they are asked for: most groups never do.
+pub struct HeadersOf<'a, M>(pub &'a M);
+
+impl<M: rdkafka::Message> Headers for HeadersOf<'_, M> {
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        first_of(self, 0, name)
+    }
+}
+
+impl<M: rdkafka::Message> MessageHeaders for HeadersOf<'_, M> {
+    fn at(&self, place: usize) -> Option<(&str, Option<&[u8]>)> {
+        header_at(self.0.headers()?, place)
+    }
+}
+
+fn header_at<H: rdkafka::message::Headers>(
+    headers: &H,
+    place: usize,
+) -> Option<(&str, Option<&[u8]>)> {
+    // The client panics over a name that is not UTF-8, which anybody may send.
+    match caught(|| headers.try_get(place)) {
+        Ok(header) => header.map(|header| (header.key, header.value)),
+        Err(_) => Some((UNREADABLE, None)),
     }
 }
 

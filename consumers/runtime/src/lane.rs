@@ -501,21 +501,31 @@ impl Lane {
         pressure: bool,
         now: Instant,
     ) -> bool {
-        if matches!(self.phase, Phase::Opening | Phase::Stopped { .. })
-            || self.sealed.is_some()
-            || self.redo.is_some()
-            || self.building.is_empty()
-        {
-            return false;
-        }
-        pressure || self.is_full(settings) || self.building.age(now) >= age
+        self.can_be_closed()
+            && (pressure || self.is_full(settings) || self.building.age(now) >= age)
     }
 
     /// Whether the batch that is built has reached a limit.
     pub fn is_full(&self, settings: &RuntimeSettings) -> bool {
+        self.is_filled(settings, 1)
+    }
+
+    /// Whether it has come half way to a limit: it may then go with one that is full, so that inserts come in few bursts.
+    pub fn is_half_full(&self, settings: &RuntimeSettings) -> bool {
+        self.can_be_closed() && self.is_filled(settings, 2)
+    }
+
+    fn is_filled(&self, settings: &RuntimeSettings, part: usize) -> bool {
         self.redo.is_none()
-            && (self.building.rows() >= settings.batch_rows_max as usize
-                || self.building.bytes() >= settings.batch_bytes_max)
+            && (self.building.rows() * part >= settings.batch_rows_max as usize
+                || self.building.bytes() * part >= settings.batch_bytes_max)
+    }
+
+    fn can_be_closed(&self) -> bool {
+        !matches!(self.phase, Phase::Opening | Phase::Stopped { .. })
+            && self.sealed.is_none()
+            && self.redo.is_none()
+            && !self.building.is_empty()
     }
 
     /// Closes the batch that is built.

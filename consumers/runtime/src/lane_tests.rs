@@ -132,10 +132,11 @@ fn expected(log: &[Entry]) -> (Vec<Row>, BTreeSet<i64>) {
 
 /// The rows of a Native block: a column's values follow its name and type.
 fn rows_in(table: &TableBlock) -> Vec<Row> {
+    let block = table.block.concat();
     let column = |header: &[u8], width: usize| {
         let is_here = |window: &[u8]| window == header;
-        let at = table.block.windows(header.len()).position(is_here).unwrap() + header.len();
-        let values = table.block[at..].chunks_exact(width);
+        let at = block.windows(header.len()).position(is_here).unwrap() + header.len();
+        let values = block[at..].chunks_exact(width);
         let number = |value: &[u8]| {
             value
                 .iter()

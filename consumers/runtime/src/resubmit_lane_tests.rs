@@ -129,7 +129,7 @@ fn each_letter_counts_once_however_often_it_was_sent_and_sees_no_state() {
     lane.seal(Instant::now());
     let batch = lane.sealed.unwrap();
     assert_eq!((batch.counts.events, batch.tables[0].rows), (5, 3));
-    let block = &batch.tables[0].block;
+    let block = batch.tables[0].block.concat();
     let at = block
         .windows(6)
         .position(|window| window == b"UInt64")

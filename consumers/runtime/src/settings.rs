@@ -12,7 +12,7 @@ pub(crate) const BATCH_ROWS_LIMIT: u32 = 500_000;
 #[command(next_help_heading = "Batches and limits")]
 pub struct RuntimeSettings {
     /// A batch is closed when it has this many rows; two of them stay below ClickHouse's one-block limit of 1,048,449.
-    #[arg(long, env = "ACTIVITY_BATCH_ROWS_MAX", value_name = "ROWS", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=i64::from(BATCH_ROWS_LIMIT)))]
+    #[arg(long, env = "ACTIVITY_BATCH_ROWS_MAX", value_name = "ROWS", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(1..=i64::from(BATCH_ROWS_LIMIT)))]
     pub batch_rows_max: u32,
     /// A batch is closed when it holds this many bytes.
     #[arg(long, env = "ACTIVITY_BATCH_BYTES_MAX", value_name = "BYTES", default_value_t = 32 * 1024 * 1024)]

@@ -86,6 +86,9 @@ impl Reader<'_> {
                 .map(|(null, value)| if *null { Value::Null } else { value })
                 .collect();
         }
+        if let Some(kind) = inside(kind, "LowCardinality(") {
+            return self.dictionary(kind, rows);
+        }
         if let Some(kind) = inside(kind, "Array(") {
             let ends: Vec<usize> = (0..rows)
                 .map(|_| u64::from_le_bytes(self.bytes()) as usize)
@@ -103,6 +106,29 @@ impl Reader<'_> {
                 .collect();
         }
         (0..rows).map(|_| self.value(kind)).collect()
+    }
+
+    /// Version, flags, keys (the first is null where there can be one), indexes.
+    fn dictionary(&mut self, kind: &str, rows: usize) -> Vec<Value> {
+        if rows == 0 {
+            return Vec::new();
+        }
+        assert_eq!(u64::from_le_bytes(self.bytes()), 1, "version");
+        let flags = u64::from_le_bytes(self.bytes());
+        assert_eq!(flags >> 8, 0b110, "keys of the block's own, and no others");
+        let count = u64::from_le_bytes(self.bytes()) as usize;
+        let mut keys = self.column(inside(kind, "Nullable(").unwrap_or(kind), count);
+        if kind.starts_with("Nullable(") {
+            keys[0] = Value::Null;
+        }
+        assert_eq!(u64::from_le_bytes(self.bytes()), rows as u64, "rows");
+        let index = |reader: &mut Self| match flags & 0xff {
+            0 => usize::from(u8::from_le_bytes(reader.bytes())),
+            1 => usize::from(u16::from_le_bytes(reader.bytes())),
+            2 => u32::from_le_bytes(reader.bytes()) as usize,
+            other => panic!("indexes of kind {other}"),
+        };
+        (0..rows).map(|_| keys[index(self)].clone()).collect()
     }
 
     fn value(&mut self, kind: &str) -> Value {

@@ -252,8 +252,12 @@ impl<'a, P: FnMut(&Progress)> Publication<'a, P> {
     }
 
     pub(super) fn count(&mut self) -> &Progress {
-        self.counts.acknowledged = self.deliveries().acknowledged.load(Ordering::Relaxed);
-        self.counts.failed = self.deliveries().failed.load(Ordering::Relaxed);
+        // In this order: what fails in between does not count as acknowledged.
+        let in_flight = self.publisher.producer.in_flight_count();
+        let failed = self.deliveries().failed.load(Ordering::Relaxed);
+        self.counts.failed = failed;
+        self.counts.acknowledged =
+            (self.counts.sent).saturating_sub(failed + u64::try_from(in_flight).unwrap_or(0));
         self.counts.seconds = self.started.elapsed().as_secs_f64();
         &self.counts
     }

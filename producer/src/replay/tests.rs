@@ -366,7 +366,7 @@ proptest! {
     fn no_record_makes_the_converter_panic_and_what_it_accepts_can_be_encoded(
         record in prop::collection::hash_map("id|at|took|who|address|what|waited|bad|attack", any_json(), 0..9)
     ) {
-        let encoder = activity_schemas::Encoder::new(activity_schemas::EventKind::Watch, 1).unwrap();
+        let encoder = activity_schemas::Encoder::new(activity_schemas::EventKind::Watch, 1);
         let mut converter = Converter::new(Mapping::parse(SMALL).unwrap());
         let line = serde_json::to_vec(&record).unwrap();
         if let Ok(outgoing) = converter.convert(&line) {

@@ -103,7 +103,7 @@ mod tests {
                     activity_schemas::Event::Watch(_) => EventKind::Watch,
                 };
                 let (mut good, mut bad) = (Vec::new(), Vec::new());
-                crate::encode::encode(&Encoder::new(kind, 9).unwrap(), &outgoing.event, &mut good).unwrap();
+                crate::encode::encode(&Encoder::new(kind, 9), &outgoing.event, &mut good).unwrap();
                 let defect = malformed.next_from(&good, &mut bad);
                 let mut decoders = Decoders::new(kind);
                 decoders.add(9, avro::newest(kind).json);

@@ -18,7 +18,7 @@ const EVENTS: usize = 100_000;
 
 /// Key, headers, and value after the framing, of the first events.
 fn fingerprint(traffic: &mut Traffic, events: usize) -> String {
-    let encoders = EventKind::ALL.map(|kind| Encoder::new(kind, 1).unwrap());
+    let encoders = EventKind::ALL.map(|kind| Encoder::new(kind, 1));
     let (mut hash, mut value) = (Sha256::new(), Vec::new());
     for _ in 0..events {
         let outgoing = traffic.next_event();

@@ -6,7 +6,6 @@ use std::ops::Range as Offsets;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use clap::{Args as _, FromArgMatches as _};
 use tokio_util::sync::CancellationToken;
 
@@ -88,7 +87,7 @@ pub(super) struct World {
     pub(super) rows: Vec<Row>,
     tokens: BTreeSet<String>,
     /// The block that was built for each token.
-    pub(super) built: BTreeMap<String, Bytes>,
+    pub(super) built: BTreeMap<String, Vec<u8>>,
     pub(super) ledger: BTreeMap<i64, Settled>,
     pub(super) dead_letters: BTreeSet<i64>,
     /// Why: reason and error.
@@ -330,8 +329,8 @@ impl World {
             let built = self
                 .built
                 .entry(token_of(batch))
-                .or_insert(table.block.clone());
-            assert_eq!(*built, table.block, "{}", token_of(batch));
+                .or_insert(table.block.concat());
+            assert_eq!(*built, table.block.concat(), "{}", token_of(batch));
         }
     }
 
@@ -514,7 +513,7 @@ impl World {
     }
 
     /// The blocks that one lane builds of the log, without any fault, if it closes its batches where the ledger's ranges end.
-    pub(super) fn uninterrupted(&self) -> BTreeMap<String, Bytes> {
+    pub(super) fn uninterrupted(&self) -> BTreeMap<String, Vec<u8>> {
         let (mut lane, mut built) = (self.lane(), BTreeMap::new());
         let (offset, lost, notice) = (FIRST, None, None);
         let start = Start::At {
@@ -539,7 +538,7 @@ impl World {
                 batch
                     .tables
                     .iter()
-                    .map(|table| (token_of(&batch), table.block.clone())),
+                    .map(|table| (token_of(&batch), table.block.concat())),
             );
         }
         built

@@ -12,8 +12,8 @@ use uuid::Uuid;
 use self::seen::Seen;
 use super::{event_id, time};
 use crate::{
-    ConsumerGroup, Input, Millis, Output, Received, Reject, Row, Settings, StaleSnapshot,
-    TableSpec, snapshot,
+    ConsumerGroup, Input, LowCardinality, Millis, Output, Received, Reject, Row, Settings,
+    StaleSnapshot, TableSpec, snapshot,
 };
 
 crate::rows! {
@@ -26,13 +26,13 @@ crate::rows! {
         session_id: Option<&'a str>,
         device_id: Option<&'a str>,
         ip: Option<&'a str>,
-        country: Option<&'a str>,
-        user_agent: Option<&'a str>,
+        country: LowCardinality<Option<&'a str>>,
+        user_agent: LowCardinality<Option<&'a str>>,
         page: Option<&'a str>,
-        element: Option<&'a str>,
+        element: LowCardinality<Option<&'a str>>,
         item_id: Option<&'a str>,
         referrer: Option<&'a str>,
-        campaign: Option<&'a str>,
+        campaign: LowCardinality<Option<&'a str>>,
         is_duplicate: bool,
     }
 
@@ -45,10 +45,10 @@ crate::rows! {
         session_id: Option<&'a str>,
         device_id: Option<&'a str>,
         ip: Option<&'a str>,
-        country: Option<&'a str>,
+        country: LowCardinality<Option<&'a str>>,
         video_id: &'a str,
         playback_id: Option<&'a str>,
-        action: &'a str,
+        action: LowCardinality<&'a str>,
         position_ms: Option<i64>,
         duration_ms: Option<i64>,
         rebuffer_ms: Option<i64>,
@@ -113,13 +113,13 @@ fn click_row<'a>(click: &ClickEvent<'a>) -> Result<ClickRow<'a>, Reject> {
         session_id: click.session_id,
         device_id: click.device_id,
         ip: click.ip,
-        country: click.country,
-        user_agent: click.user_agent,
+        country: LowCardinality(click.country),
+        user_agent: LowCardinality(click.user_agent),
         page: click.page,
-        element: click.element,
+        element: LowCardinality(click.element),
         item_id: click.item_id,
         referrer: click.referrer,
-        campaign: click.campaign,
+        campaign: LowCardinality(click.campaign),
         is_duplicate: false,
     })
 }
@@ -133,10 +133,10 @@ fn watch_row<'a>(watch: &WatchEvent<'a>) -> Result<WatchRow<'a>, Reject> {
         session_id: watch.session_id,
         device_id: watch.device_id,
         ip: watch.ip,
-        country: watch.country,
+        country: LowCardinality(watch.country),
         video_id: watch.video_id,
         playback_id: watch.playback_id,
-        action: watch.action.name(),
+        action: LowCardinality(watch.action.name()),
         position_ms: watch.position_ms,
         duration_ms: watch.duration_ms,
         rebuffer_ms: watch.rebuffer_ms,

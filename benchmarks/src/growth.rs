@@ -1,0 +1,276 @@
+//! What an event costs as things grow: partitions, events, bytes, groups, and as batches shrink. All topics lie in one broker, and the cases take turns, so that a
+//! slow minute of the machine is no growth.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::fill::Filling;
+use crate::report::{Spread, thousands, write_json};
+use crate::scene::{CONSUMERS, Sample, Scene};
+
+const END_PATIENCE: Duration = Duration::from_secs(12);
+/// Rows of a full batch: the default of `activity consume`.
+const FULL_BATCH: u32 = 131_072;
+/// Far below what the machine takes: batches are closed by their age.
+const LOW_RATE: f64 = 2_000.0;
+
+/// How often, and how far.
+#[derive(Args, Debug)]
+pub struct GrowthArgs {
+    /// Rounds of every case.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    rounds: usize,
+    /// Events of the largest topic.
+    #[arg(long, value_name = "N", default_value_t = 10_000_000)]
+    events_max: u64,
+    /// Seconds at a low rate.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    seconds: u64,
+    /// Writes every sample to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// A topic, and how it is read.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Case {
+    name: &'static str,
+    topic_prefix: &'static str,
+    events: u64,
+    partitions: u16,
+    padding_bytes: usize,
+    groups: usize,
+    batch_rows: u32,
+}
+
+/// What all others differ from in one thing.
+const BASE: Case = Case {
+    name: "2 million events of 0.3 kB, 4 partitions, 1 group, full batches",
+    topic_prefix: "base.",
+    events: 2_000_000,
+    partitions: 4,
+    padding_bytes: 0,
+    groups: 1,
+    batch_rows: FULL_BATCH,
+};
+
+fn cases(events_max: u64) -> Vec<Case> {
+    let small = Case {
+        topic_prefix: "small.",
+        events: 1_000_000,
+        ..BASE
+    };
+    vec![
+        BASE,
+        Case {
+            name: "1 partition",
+            topic_prefix: "one.",
+            partitions: 1,
+            ..BASE
+        },
+        Case {
+            name: "12 partitions",
+            topic_prefix: "twelve.",
+            partitions: 12,
+            ..BASE
+        },
+        Case {
+            name: "1 million events",
+            ..small
+        },
+        Case {
+            name: "the most events",
+            topic_prefix: "large.",
+            events: events_max,
+            ..BASE
+        },
+        Case {
+            name: "1 million events of 1.6 kB",
+            topic_prefix: "heavy.",
+            padding_bytes: 1_300,
+            ..small
+        },
+        Case {
+            name: "2 groups, each with a database of its own",
+            groups: 2,
+            ..BASE
+        },
+        Case {
+            name: "4 groups",
+            groups: 4,
+            ..BASE
+        },
+        Case {
+            name: "1 million events in batches of 10,000 rows",
+            batch_rows: 10_000,
+            ..small
+        },
+        Case {
+            name: "1 million events in batches of 1,000 rows",
+            batch_rows: 1_000,
+            ..small
+        },
+    ]
+}
+
+#[derive(Debug, Serialize)]
+struct Grown {
+    case: Case,
+    samples: Vec<Sample>,
+}
+
+impl Grown {
+    /// CPU-seconds of the consumers for a million events that one of them read.
+    fn consumer(&self) -> Spread {
+        let read = self.case.events as f64 * self.case.groups as f64 / 1e6;
+        let used = |sample: &Sample| CONSUMERS.iter().map(|name| sample.of(name)).sum::<f64>();
+        Spread::of(self.samples.iter().map(|sample| used(sample) / read))
+    }
+
+    fn clickhouse(&self) -> Spread {
+        let written = self.case.events as f64 * self.case.groups as f64 / 1e6;
+        let used = self.samples.iter().map(|sample| sample.of("clickhouse"));
+        Spread::of(used.map(|seconds| seconds / written))
+    }
+
+    fn line(&self, base: f64) -> String {
+        let consumer = self.consumer();
+        let samples = || self.samples.iter();
+        let rows = (self.case.events * self.case.groups as u64) as f64;
+        let memory = Spread::of(samples().map(|sample| sample.peak_memory_bytes as f64 / 1e6));
+        format!(
+            "| {} | {} | {:.2} ({:.2}–{:.2}) | {:.2} | {:.2} | {} | {:.0} | {:.0} |",
+            self.case.name,
+            thousands(self.case.events as f64),
+            consumer.median,
+            consumer.min,
+            consumer.max,
+            consumer.median / base,
+            self.clickhouse().median,
+            thousands(Spread::of(samples().map(|sample| rows / sample.seconds)).median),
+            Spread::of(samples().map(|sample| sample.parts as f64)).median,
+            memory.max,
+        )
+    }
+}
+
+/// Runs all rounds and prints the tables.
+pub async fn run(args: GrowthArgs) -> anyhow::Result<()> {
+    let mut scene = Scene::start(filling(&BASE)).await?;
+    let mut grown: Vec<Grown> = Vec::new();
+    for case in cases(args.events_max) {
+        scene.turn_to(case.topic_prefix, filling(&case)).await?;
+        grown.push(Grown {
+            case,
+            samples: Vec::new(),
+        });
+    }
+    for round in 1..=args.rounds {
+        for Grown { case, samples } in &mut grown {
+            scene.turn_to(case.topic_prefix, filling(case)).await?;
+            let sample = measure(&scene, case).await?;
+            eprintln!(
+                "round {round} of {}: {}: {:.1} s, CPU-seconds {:.2?}",
+                args.rounds, case.name, sample.seconds, sample.cpu_seconds
+            );
+            samples.push(sample);
+        }
+    }
+    let base = grown.first().map_or(1.0, |base| base.consumer().median);
+    println!(
+        "{} rounds in turns; CPU-seconds of the consumer for a million events, median (min–max); ClickHouse's for a million rows, merges among them; peak memory of the first consumer.\n\n\
+         | case | events | consumer s/M | ÷ the first | ClickHouse s/M | rows/s | parts | peak memory MB |\n|---|---|---|---|---|---|---|---|",
+        args.rounds
+    );
+    for case in &grown {
+        println!("{}", case.line(base));
+    }
+    println!("\n{}", at_low_rate(&mut scene, args.seconds).await?);
+    println!("\n{}", scene.versions().await?.join(" · "));
+    scene.end().await?;
+    if let Some(path) = &args.json {
+        write_json(path, &grown)?;
+    }
+    Ok(())
+}
+
+const fn filling(case: &Case) -> Filling {
+    Filling {
+        events: case.events,
+        partitions: case.partitions,
+        padding_bytes: case.padding_bytes,
+        rate: None,
+    }
+}
+
+/// As many groups as the case has read the whole topic at the same time.
+async fn measure(scene: &Scene, case: &Case) -> anyhow::Result<Sample> {
+    let databases = scene.databases(case.groups).await?;
+    let rows = case.batch_rows.to_string();
+    let mut processes = Vec::new();
+    for database in &databases {
+        let arguments = ["plain", "--batch-rows-max", &rows];
+        let group = scene.fresh_group();
+        processes.push(scene.spawn(&arguments, &group, database.name()).await?);
+    }
+    let ids = processes.iter().map(activity_devstack::Process::id);
+    let consumers: BTreeMap<_, _> = CONSUMERS.into_iter().zip(ids).collect();
+    let sample = scene
+        .measure(consumers, async {
+            for database in &databases {
+                scene.wait_for_rows(database).await?;
+            }
+            Ok(())
+        })
+        .await;
+    for mut process in processes {
+        process.terminate(END_PATIENCE).await;
+    }
+    sample
+}
+
+/// What an event costs where batches are small because little comes.
+async fn at_low_rate(scene: &mut Scene, seconds: u64) -> anyhow::Result<String> {
+    let slow = Filling {
+        events: 0,
+        ..filling(&BASE)
+    };
+    scene.turn_to("slow.", slow).await?;
+    let databases = scene.databases(1).await?;
+    let mut process = scene
+        .spawn(&["plain"], &scene.fresh_group(), databases[0].name())
+        .await?;
+    // Its start, and the first of everything, are not what is asked for.
+    let events = (LOW_RATE * seconds as f64) as u64;
+    let live = |events| Filling {
+        events,
+        rate: Some(LOW_RATE),
+        ..slow
+    };
+    let warm_up = (LOW_RATE * 5.0) as u64;
+    scene.filler(live(warm_up)).await?.await??;
+    scene.events = warm_up;
+    scene.wait_for_rows(&databases[0]).await?;
+    scene.events += events;
+    let consumers = BTreeMap::from([(CONSUMERS[0], process.id())]);
+    let sample = scene
+        .measure(consumers, async {
+            scene.filler(live(events)).await?.await??;
+            scene.wait_for_rows(&databases[0]).await
+        })
+        .await?;
+    process.terminate(END_PATIENCE).await;
+    let per_million = |name| sample.of(name) / (events as f64 / 1e6);
+    Ok(format!(
+        "At {} events/s for {seconds} s, into {} parts: consumer {:.1}, ClickHouse {:.1}, Kafka {:.1} CPU-seconds for a million events.",
+        thousands(LOW_RATE),
+        sample.parts,
+        per_million(CONSUMERS[0]),
+        per_million("clickhouse"),
+        per_million("kafka"),
+    ))
+}
