@@ -64,13 +64,11 @@ impl ColumnBuffer {
 
     /// Keeps the first `rows` rows. Walks the column: for the rare event that is rejected after it had appended rows.
     pub(crate) fn truncate(&mut self, layout: Layout, rows: usize) {
+        if let Some(dictionary) = &mut self.dictionary {
+            return dictionary.truncate(rows);
+        }
         let elements = match layout.shape {
-            Shape::Dictionary => {
-                return if let Some(dictionary) = &mut self.dictionary {
-                    dictionary.truncate(rows);
-                };
-            }
-            Shape::Plain => rows,
+            Shape::Plain | Shape::Dictionary => rows,
             Shape::Nullable => {
                 self.shape.truncate(rows);
                 rows

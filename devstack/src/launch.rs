@@ -1,8 +1,8 @@
 //! The hidden verbs: how our own program, started again, becomes a service that cannot outlive us.
 //!
-//! `__launch PARENT [--hold FILE] -- PROGRAM ARGS…` asks the kernel to be killed when the thread that started it ends,
-//! makes sure that this has not happened already, takes a share of FILE's lock that PROGRAM inherits, and becomes
-//! PROGRAM. `__engine LIBRARY ARGS…` loads the ClickHouse engine and serves until its stdin closes.
+//! `__launch PARENT [--hold FILE] [--nice N] -- PROGRAM ARGS…` asks the kernel to be killed when the thread that started
+//! it ends, makes sure that this has not happened already, takes a share of FILE's lock that PROGRAM inherits, gives way
+//! to others by N, and becomes PROGRAM. `__engine LIBRARY ARGS…` loads the ClickHouse engine and serves until its stdin closes.
 //!
 //! The road not taken is `pre_exec` in the parent: it is unsafe, and these few lines are not.
 
@@ -18,8 +18,11 @@ const LAUNCH: &str = "__launch";
 const ENGINE: &str = "__engine";
 const HOLD: &str = "--hold";
 const PROGRAM: &str = "--";
-/// The engine gives way to whoever answers somebody: it has the most work of all on a machine that they share, and nobody waits for its next merge.
-const ENGINE_NICENESS: i32 = 10;
+const NICE: &str = "--nice";
+/// How far services give way to whoever answers people: they do the most work of all on a machine that they share, in
+/// many small pieces that a millisecond more or less does not matter to. The engine merges, so it comes last.
+const SERVICE_NICENESS: i32 = 10;
+const ENGINE_NICENESS: i32 = 15;
 
 /// Runs the verb if `args` (with or without the program's own name in front) begin with a hidden one; None otherwise.
 /// Must come first in `main`, before threads and a runtime exist.
@@ -43,10 +46,22 @@ pub fn run_hidden_verb(args: &[OsString]) -> Option<ExitCode> {
 /// The command that runs `program` bound to this process's life. Must be spawned by a thread that lives as long as the
 /// program shall. `hold` is locked (shared) for as long as the program lives.
 pub fn bound(executable: &Path, hold: Option<&Path>, program: &Path) -> Command {
+    bound_nicely(executable, hold, 0, program)
+}
+
+/// As [`bound`], for a service.
+pub(crate) fn bound_service(executable: &Path, hold: &Path, program: &Path) -> Command {
+    bound_nicely(executable, Some(hold), SERVICE_NICENESS, program)
+}
+
+fn bound_nicely(executable: &Path, hold: Option<&Path>, nice: i32, program: &Path) -> Command {
     let mut command = Command::new(executable);
     command.arg(LAUNCH).arg(std::process::id().to_string());
     if let Some(file) = hold {
         command.arg(HOLD).arg(file);
+    }
+    if nice > 0 {
+        command.arg(NICE).arg(nice.to_string());
     }
     command.arg(PROGRAM).arg(program);
     command
@@ -54,7 +69,7 @@ pub fn bound(executable: &Path, hold: Option<&Path>, program: &Path) -> Command 
 
 /// The command that serves the engine in `library`; its arguments are the engine's own.
 pub(crate) fn bound_engine(executable: &Path, hold: &Path, library: &Path) -> Command {
-    let mut command = bound(executable, Some(hold), executable);
+    let mut command = bound_nicely(executable, Some(hold), ENGINE_NICENESS, executable);
     command.arg(ENGINE).arg(library);
     command
 }
@@ -72,19 +87,21 @@ fn launch(args: &[OsString]) -> io::Result<ExitCode> {
         .and_then(|arg| arg.to_str())
         .and_then(|arg| arg.parse::<u32>().ok());
     let parent = parent.ok_or_else(|| wrong_use("no parent given"))?;
-    let (hold, program) = match args.get(1..).unwrap_or_default() {
-        [flag, file, dashes, program @ ..] if flag == HOLD && dashes == PROGRAM => {
-            (Some(file), program)
-        }
-        [dashes, program @ ..] if dashes == PROGRAM => (None, program),
-        _ => return Err(wrong_use("no program given")),
-    };
+    let (options, program) = args
+        .iter()
+        .position(|arg| arg == PROGRAM)
+        .map(|dashes| (&args[1..dashes], &args[dashes + 1..]))
+        .ok_or_else(|| wrong_use("no program given"))?;
     let (program, program_args) = program
         .split_first()
         .ok_or_else(|| wrong_use("no program given"))?;
     die_with(parent)?;
-    if let Some(file) = hold {
-        hold_for_life(Path::new(file))?;
+    for option in options.chunks(2) {
+        match option {
+            [flag, file] if flag == HOLD => hold_for_life(Path::new(file))?,
+            [flag, by] if flag == NICE => give_way(by)?,
+            _ => return Err(wrong_use("an unknown option")),
+        }
     }
     Err(Command::new(program).args(program_args).exec())
 }
@@ -102,6 +119,13 @@ fn die_with(parent: u32) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn die_with(_parent: u32) -> io::Result<()> {
     Err(io::Error::from(io::ErrorKind::Unsupported))
+}
+
+/// Lowers the priority; it is inherited by every thread and through `exec`.
+fn give_way(by: &OsStr) -> io::Result<()> {
+    let by = by.to_str().and_then(|by| by.parse().ok());
+    rustix::process::nice(by.ok_or_else(|| wrong_use("not a niceness"))?)?;
+    Ok(())
 }
 
 /// Shares the file's lock and lets the descriptor live through `exec`: the lock is free again exactly when the program
@@ -126,8 +150,6 @@ fn engine(args: &[OsString]) -> io::Result<ExitCode> {
     let (library, args) = args
         .split_first()
         .ok_or_else(|| wrong_use("no library given"))?;
-    // Before there are threads, which would keep what they began with.
-    rustix::process::nice(ENGINE_NICENESS)?;
     let args =
         std::iter::once(OsStr::new("clickhouse")).chain(args.iter().map(OsString::as_os_str));
     let args = args

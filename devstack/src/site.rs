@@ -294,10 +294,6 @@ impl Site {
     }
 
     fn bound(&self, program: &Path) -> Command {
-        launch::bound(
-            &self.executable,
-            Some(&self.folder.services_lock()),
-            program,
-        )
+        launch::bound_service(&self.executable, &self.folder.services_lock(), program)
     }
 }

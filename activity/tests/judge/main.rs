@@ -2,7 +2,7 @@
 //! whatever is killed meanwhile.
 //!
 //! Without arguments a short version runs, as CI does. `cargo test --release -p activity --test judge -- --full --write docs/quality.md` runs all of it and writes
-//! the tables.
+//! the tables; `-- --look-ups` times the look-ups alone.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -46,6 +46,9 @@ struct Arguments {
     /// Write the tables of a full run to this file, relative to the workspace.
     #[arg(long, value_name = "FILE", requires = "full")]
     write: Option<PathBuf>,
+    /// Only the part of a full run that times look-ups.
+    #[arg(long, conflicts_with = "full")]
+    look_ups: bool,
     /// What the standard test harness takes, taken and ignored.
     #[arg(long, hide = true)]
     nocapture: bool,
@@ -69,6 +72,11 @@ fn main() -> ExitCode {
 
 async fn run(arguments: &Arguments) -> Vec<String> {
     let stack = fresh_stack("judge").await;
+    if arguments.look_ups {
+        println!("{}", look_ups(&stack).await);
+        stack.stop().await.unwrap();
+        return Vec::new();
+    }
     let mut text = String::new();
     let mut findings = Vec::new();
     let spread = if arguments.full {
@@ -116,12 +124,7 @@ async fn run(arguments: &Arguments) -> Vec<String> {
         text += &report::disturbed(&disturbed, &runs);
         let world = World::new(stack.endpoints(), "judge_attacks", 4).await;
         text += &report::attacks(&course::attacks(&world).await);
-        let mut asked = Vec::new();
-        for rate in asked::RATES {
-            let world = World::new(stack.endpoints(), &format!("judge_asked_{rate}"), 4).await;
-            asked.push(asked::under_load(&world, rate).await);
-        }
-        text += &report::asked(&asked);
+        text += &look_ups(&stack).await;
     }
     stack.stop().await.unwrap();
     println!("{text}");
@@ -132,6 +135,16 @@ async fn run(arguments: &Arguments) -> Vec<String> {
         std::fs::write(&path, report::document(&text)).unwrap();
     }
     findings
+}
+
+/// How long look-ups take at each rate.
+async fn look_ups(stack: &Stack) -> String {
+    let mut asked = Vec::new();
+    for rate in asked::RATES {
+        let world = World::new(stack.endpoints(), &format!("judge_asked_{rate}"), 4).await;
+        asked.push(asked::under_load(&world, rate).await);
+    }
+    report::asked(&asked)
 }
 
 /// The same events, once for each spread.

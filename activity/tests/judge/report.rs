@@ -26,7 +26,8 @@ pub fn line(name: &str, run: &Measured) -> String {
 pub fn document(text: &str) -> String {
     format!(
         "# What the departments' outputs are worth\n\n\
-         Written by `cargo test --release -p activity --test judge -- --full --write docs/quality.md`, on real Kafka, registry and ClickHouse, with simulated traffic.\n\
+         Written by `cargo test --release -p activity --test judge -- --full --write docs/quality.md`, on real Kafka, registry and ClickHouse, with simulated traffic;\n\
+         look-ups alone by `-- --look-ups`.\n\
          {text}"
     )
 }
