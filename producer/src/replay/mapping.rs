@@ -342,7 +342,7 @@ impl RuleText {
                 if parse_action(action).is_none() {
                     return Err(wrong(&format!(
                         "{action:?} is no action; there are: {}",
-                        join(ACTIONS.map(WatchAction::name))
+                        join(actions().map(WatchAction::name))
                     )));
                 }
             }
@@ -356,19 +356,14 @@ impl RuleText {
 }
 
 /// Every action that may be produced: all but `unknown`.
-const ACTIONS: [WatchAction; 7] = [
-    WatchAction::Start,
-    WatchAction::Heartbeat,
-    WatchAction::Pause,
-    WatchAction::Resume,
-    WatchAction::Seek,
-    WatchAction::Complete,
-    WatchAction::Stop,
-];
+fn actions() -> impl Iterator<Item = WatchAction> {
+    let is_known = |action: &WatchAction| *action != WatchAction::Unknown;
+    WatchAction::ALL.into_iter().filter(is_known)
+}
 
 /// The action of this name.
 pub(super) fn parse_action(name: &str) -> Option<WatchAction> {
-    ACTIONS.into_iter().find(|action| action.name() == name)
+    actions().find(|action| action.name() == name)
 }
 
 /// A UUID is itself; any other name has a namespace of its own.
