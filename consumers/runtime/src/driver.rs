@@ -19,7 +19,7 @@ use foldhash::HashMap;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::message::Message as _;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,8 @@ use crate::burst::Burst;
 use crate::cycle::{Outcome, Sink};
 use crate::decoding::Schemas;
 use crate::delivery::Delivery;
-use crate::headers::HeadersOf;
+use crate::fetch_queue::FetchQueue;
+use crate::fetched::Fetched;
 use crate::hole;
 use crate::lane::{Handled, Lane, Message, PANICKED, Phase};
 use crate::life::Life;
@@ -87,6 +88,8 @@ pub(crate) struct Driver {
     pub(crate) group: &'static Group,
     pub(crate) settings: RuntimeSettings,
     pub(crate) consumer: Arc<BaseConsumer<Membership>>,
+    /// Where messages come in.
+    pub(crate) fetched: Arc<FetchQueue>,
     pub(crate) sink: Arc<Sink>,
     pub(crate) readiness: Readiness,
     pub(crate) runtime: Handle,
@@ -103,8 +106,6 @@ pub(crate) struct Driver {
     limit_passed: bool,
     panic_said: bool,
     pub(crate) lanes: HashMap<u64, Lane>,
-    /// Where the last message went: the next one mostly goes there, too.
-    fed_last: u64,
     pub(crate) by_partition: HashMap<Partition, u64>,
     /// The coordinator has given us our share, be it empty.
     pub(crate) joined: bool,
@@ -217,6 +218,7 @@ impl Driver {
         Ok(Self {
             group,
             settings,
+            fetched: Arc::new(FetchQueue::new(consumer.clone())),
             consumer,
             sink: Arc::new(sink),
             readiness: clients.readiness.clone(),
@@ -227,7 +229,6 @@ impl Driver {
             over: life.over,
             fingerprint,
             lanes: HashMap::default(),
-            fed_last: 0,
             by_partition: HashMap::default(),
             joined: false,
             cycle_began: None,
@@ -294,32 +295,51 @@ impl Driver {
         waits
     }
 
-    /// Polls a bounded number of messages and feeds them to their lanes.
+    /// Takes a bounded number of messages and feeds them to their lanes.
     fn poll(&mut self) {
-        let consumer = self.consumer.clone();
+        let mut burst = Burst::default();
+        self.serve_events(&mut burst);
+        let fetched = self.fetched.clone();
         let mut timeout = if self.cycle_began.is_some() {
             Duration::from_millis(1)
         } else {
             POLL_TIMEOUT
         };
-        let mut burst = Burst::default();
-        // Of the first message: a burst takes milliseconds, and a look at the clock some of the time that a message takes.
-        let mut began = None;
         while !burst.is_over() {
-            match consumer.poll(timeout) {
-                None => break,
-                Some(Ok(message)) => {
-                    burst.count(message.payload_len() + message.key_len());
-                    self.receive(&message, *began.get_or_insert_with(Instant::now));
-                }
-                Some(Err(error)) => {
-                    burst.count(0);
-                    self.poll_failed(&error);
+            let count = burst.next_count();
+            let batch = fetched.take(count, timeout);
+            // One look at the clock for all: they are fed within a millisecond.
+            let now = Instant::now();
+            for run in batch.chunk_by(Fetched::is_of_same_partition) {
+                run.iter().for_each(|message| burst.count(message.bytes()));
+                match run.first().and_then(Fetched::error) {
+                    Some(error) => self.poll_failed(&error),
+                    None => self.receive(run, now),
                 }
             }
-            timeout = Duration::ZERO;
-            if std::mem::take(&mut self.limit_passed) {
+            if std::mem::take(&mut self.limit_passed) || batch.len() < count {
                 break;
+            }
+            timeout = Duration::ZERO;
+        }
+    }
+
+    /// Rebalances, statistics and errors, of which the consumer's own queue tells.
+    fn serve_events(&mut self, burst: &mut Burst) {
+        let consumer = self.consumer.clone();
+        while !burst.is_over()
+            && let Some(event) = consumer.poll(Duration::ZERO)
+        {
+            burst.count(0);
+            match event {
+                Err(error) => self.poll_failed(&error),
+                // Its partition was not routed yet, so that the next one may have come the other way.
+                Ok(message) => {
+                    let lane = self.running_lane(message.topic(), message.partition());
+                    if let Some(lane) = lane.and_then(|number| self.lanes.get_mut(&number)) {
+                        lane.give_back(Instant::now());
+                    }
+                }
             }
         }
     }
@@ -334,28 +354,44 @@ impl Driver {
         }
     }
 
-    fn receive(&mut self, message: &BorrowedMessage<'_>, now: Instant) {
-        let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
-        let is_its_lane = |lane: &Lane| {
+    fn running_lane(&self, topic: &str, partition: i32) -> Option<u64> {
+        let is_it = |lane: &Lane| {
             lane.partition == partition && *lane.name == *topic && lane.phase == Phase::Running
         };
-        if !self.lanes.get(&self.fed_last).is_some_and(is_its_lane) {
-            let Some((number, _)) = self.lanes.iter().find(|(_, lane)| is_its_lane(lane)) else {
-                return;
-            };
-            self.fed_last = *number;
-        }
-        let Some(lane) = self.lanes.get_mut(&self.fed_last) else {
+        let found = self.lanes.iter().find(|(_, lane)| is_it(lane));
+        found.map(|(number, _)| *number)
+    }
+
+    /// Feeds messages of one partition to their lane, until it takes no more: what is left of them is fetched again from there on.
+    fn receive(&mut self, run: &[Fetched<'_>], now: Instant) {
+        let number =
+            (run.first()).and_then(|first| self.running_lane(first.topic(), first.partition()));
+        let Some(number) = number else {
             return;
         };
-        let headers = HeadersOf(message);
-        let appended_at_ms = message.timestamp().to_millis().unwrap_or(0);
+        for message in run {
+            let running = |lane: &&mut Lane| lane.phase == Phase::Running;
+            let Some(lane) = self.lanes.get_mut(&number).filter(running) else {
+                return;
+            };
+            if self.limit_passed {
+                return lane.give_back(now);
+            }
+            self.feed(number, message, now);
+        }
+    }
+
+    fn feed(&mut self, number: u64, message: &Fetched<'_>, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(&number) else {
+            return;
+        };
+        let offset = message.offset();
         let received = Message {
             offset,
-            appended_at_ms,
+            appended_at_ms: message.appended_at_ms(),
             key: message.key(),
             payload: message.payload(),
-            headers: &headers,
+            headers: message,
         };
         let Some(log_first) = hole::log_first(&self.consumer, lane, offset, BROKER_WAIT) else {
             let why = "kafka: no answer".to_owned();
@@ -375,7 +411,7 @@ impl Driver {
                         );
                     }
                     if let Some(reason) = reason {
-                        self.rejected(topic, partition, offset, reason);
+                        self.rejected(message.topic(), message.partition(), offset, reason);
                     }
                     return;
                 }
@@ -387,7 +423,15 @@ impl Driver {
                 handled @ (Handled::Repeated | Handled::RangeLost | Handled::Panicked) => {
                     if handled == Handled::Repeated {
                         let (group, next) = (self.group.name, lane.next());
-                        tracing::warn!(group, %topic, partition, offset, next, "a message came whose offset was handled before: looking whose log it is");
+                        let (topic, partition) = (message.topic(), message.partition());
+                        tracing::warn!(
+                            group,
+                            topic,
+                            partition,
+                            offset,
+                            next,
+                            "a message came whose offset was handled before: looking whose log it is"
+                        );
                     }
                     let assignment = lane.assignment;
                     return self.open_lane(assignment);

@@ -36,21 +36,6 @@ impl<H: rdkafka::message::Headers> MessageHeaders for KafkaHeaders<'_, H> {
     }
 }
 
-/// The headers of a message of the Kafka client, which parses them when they are asked for: most groups never do.
-pub struct HeadersOf<'a, M>(pub &'a M);
-
-impl<M: rdkafka::Message> Headers for HeadersOf<'_, M> {
-    fn get(&self, name: &str) -> Option<&[u8]> {
-        first_of(self, 0, name)
-    }
-}
-
-impl<M: rdkafka::Message> MessageHeaders for HeadersOf<'_, M> {
-    fn at(&self, place: usize) -> Option<(&str, Option<&[u8]>)> {
-        header_at(self.0.headers()?, place)
-    }
-}
-
 fn header_at<H: rdkafka::message::Headers>(
     headers: &H,
     place: usize,
@@ -77,7 +62,7 @@ impl Headers for Tail<'_> {
 }
 
 /// The value of the first header of that name from a place on.
-fn first_of<'a, H: MessageHeaders + ?Sized>(
+pub(crate) fn first_of<'a, H: MessageHeaders + ?Sized>(
     headers: &'a H,
     from: usize,
     name: &str,

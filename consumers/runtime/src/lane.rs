@@ -576,6 +576,14 @@ impl Lane {
         };
     }
 
+    /// What was taken of its messages but not handled is fetched again.
+    pub fn give_back(&mut self, now: Instant) {
+        self.phase = Phase::Seeking {
+            to: self.next,
+            not_before: now,
+        };
+    }
+
     /// The lane's partition, as the Kafka client wants it.
     pub fn partition_list(&self) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();

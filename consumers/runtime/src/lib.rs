@@ -17,6 +17,8 @@ pub mod dead_letter;
 mod decoding;
 pub mod delivery;
 mod driver;
+mod fetch_queue;
+mod fetched;
 mod flush;
 pub mod headers;
 mod hole;

@@ -67,6 +67,8 @@ impl Driver {
             number: assignment,
             cancel,
         };
+        // It is paused since it was assigned.
+        self.fetched.route(&partition.0, partition.1);
         if let Some(previous) = self.by_partition.insert(partition, assignment) {
             self.drop_lane(previous);
         }
