@@ -88,6 +88,8 @@ impl Scene {
             brokers: Some(1),
             security: None,
             prometheus: None,
+            // What is measured is the pipeline, not who gives way to whom.
+            gives_way: false,
         };
         let stack = Stack::start(options, Arc::new(Stderr::default())).await?;
         let targets = targets(&stack);

@@ -45,6 +45,7 @@ async fn run(data_dir: PathBuf, ports: Ports, brokers: Option<u8>) -> Result<(),
         brokers,
         security: None,
         prometheus: None,
+        gives_way: true,
     };
     let began = Instant::now();
     let mut stack = tokio::select! {

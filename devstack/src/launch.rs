@@ -22,7 +22,7 @@ const NICE: &str = "--nice";
 /// How far services give way to whoever answers people: they do the most work of all on a machine that they share, in
 /// many small pieces that a millisecond more or less does not matter to. The engine merges, so it comes last.
 const SERVICE_NICENESS: i32 = 10;
-const ENGINE_NICENESS: i32 = 15;
+const ENGINE_NICENESS: i32 = 19;
 
 /// Runs the verb if `args` (with or without the program's own name in front) begin with a hidden one; None otherwise.
 /// Must come first in `main`, before threads and a runtime exist.
@@ -49,9 +49,15 @@ pub fn bound(executable: &Path, hold: Option<&Path>, program: &Path) -> Command 
     bound_nicely(executable, hold, 0, program)
 }
 
-/// As [`bound`], for a service.
-pub(crate) fn bound_service(executable: &Path, hold: &Path, program: &Path) -> Command {
-    bound_nicely(executable, Some(hold), SERVICE_NICENESS, program)
+/// As [`bound`], for a service, which may give way to others.
+pub(crate) fn bound_service(
+    executable: &Path,
+    hold: &Path,
+    gives_way: bool,
+    program: &Path,
+) -> Command {
+    let nice = if gives_way { SERVICE_NICENESS } else { 0 };
+    bound_nicely(executable, Some(hold), nice, program)
 }
 
 fn bound_nicely(executable: &Path, hold: Option<&Path>, nice: i32, program: &Path) -> Command {
@@ -68,8 +74,14 @@ fn bound_nicely(executable: &Path, hold: Option<&Path>, nice: i32, program: &Pat
 }
 
 /// The command that serves the engine in `library`; its arguments are the engine's own.
-pub(crate) fn bound_engine(executable: &Path, hold: &Path, library: &Path) -> Command {
-    let mut command = bound_nicely(executable, Some(hold), ENGINE_NICENESS, executable);
+pub(crate) fn bound_engine(
+    executable: &Path,
+    hold: &Path,
+    gives_way: bool,
+    library: &Path,
+) -> Command {
+    let nice = if gives_way { ENGINE_NICENESS } else { 0 };
+    let mut command = bound_nicely(executable, Some(hold), nice, executable);
     command.arg(ENGINE).arg(library);
     command
 }

@@ -32,6 +32,7 @@ pub(crate) struct Site {
     cache: Cache,
     executable: PathBuf,
     pub(crate) security: Option<Security>,
+    gives_way: bool,
     /// What ClickHouse lacks.
     pub(crate) trouble: EngineTrouble,
     java: OnceCell<PathBuf>,
@@ -72,6 +73,7 @@ impl Site {
             cache,
             executable,
             security: options.security.clone(),
+            gives_way: options.gives_way,
             trouble: EngineTrouble::None,
             java: OnceCell::new_with(java),
             prometheus: options.prometheus.clone(),
@@ -248,8 +250,12 @@ impl Site {
             spawner: &self.spawner,
         };
         let library = parts::engine_library(&home);
-        let mut command =
-            launch::bound_engine(&self.executable, &self.folder.services_lock(), &library);
+        let mut command = launch::bound_engine(
+            &self.executable,
+            &self.folder.services_lock(),
+            self.gives_way,
+            &library,
+        );
         clickhouse::complete(&mut command, &data, ports.clickhouse);
         let endpoints = Endpoints::on(ports);
         start
@@ -294,6 +300,11 @@ impl Site {
     }
 
     fn bound(&self, program: &Path) -> Command {
-        launch::bound_service(&self.executable, &self.folder.services_lock(), program)
+        launch::bound_service(
+            &self.executable,
+            &self.folder.services_lock(),
+            self.gives_way,
+            program,
+        )
     }
 }

@@ -41,6 +41,8 @@ pub struct StackOptions {
     pub security: Option<Security>,
     /// What Prometheus is to read and judge; None: the stack has none.
     pub prometheus: Option<PrometheusFiles>,
+    /// Whether the services have a lower priority than what answers people on the same machine.
+    pub gives_way: bool,
 }
 
 /// Kafka, the registry and ClickHouse, running; and Prometheus, if it was asked for and can be had. Dropping it kills them; [`Stack::stop`] is the orderly way.
@@ -241,6 +243,7 @@ mod tests {
             brokers: None,
             security: None,
             prometheus: None,
+            gives_way: true,
         };
         is_send(&Stack::start(options, Arc::new(crate::Silent)));
     }

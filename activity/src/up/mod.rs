@@ -85,6 +85,7 @@ pub async fn run(
         brokers: args.brokers,
         security: None,
         prometheus: (!args.no_prometheus).then(prometheus::files),
+        gives_way: true,
     };
     let progress = Arc::new(StackProgress::new());
     let mut stack = tokio::select! {

@@ -51,6 +51,7 @@ async fn start(name: &str) -> Stack {
         brokers: Some(1),
         security: None,
         prometheus: Some(files),
+        gives_way: true,
     };
     let stack = Stack::start(options, Arc::new(Silent)).await.unwrap();
     let absent = stack.no_prometheus().map(ToString::to_string);

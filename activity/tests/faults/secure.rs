@@ -150,6 +150,7 @@ async fn secure_stack(files: &Files) -> Stack {
             authorities: files.path("ca.pem"),
             users: vec![user],
         }),
+        gives_way: true,
     };
     Stack::start(options, Arc::new(Silent)).await.unwrap()
 }

@@ -39,6 +39,7 @@ pub async fn fresh_stack_of(name: &str, brokers: u8) -> Stack {
         brokers: Some(brokers),
         security: None,
         prometheus: None,
+        gives_way: true,
     };
     Stack::start(options, Arc::new(Silent)).await.unwrap()
 }
