@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
 
 use crate::engine::{self, EngineSettings};
 use crate::fill::Filling;
-use crate::floor;
+use crate::flink::{Flink, Format};
+use crate::floor::{self, Blocks};
 use crate::report::{CatchUp, Contender, write_json};
 use crate::scene::{CONSUMERS, Sample, Scene};
 
@@ -36,12 +38,17 @@ pub struct CatchUpArgs {
     /// Only ours, for a profiler.
     #[arg(long)]
     only_ours: bool,
+    /// Apache Flink as well: fetches 375 MB the first time, by pip and Maven, and takes a JDK.
+    #[arg(long, conflicts_with = "only_ours")]
+    with_flink: bool,
 }
 
 #[derive(Clone, Copy)]
 enum Kind {
     Ours,
     Engine(EngineSettings),
+    Flink(Format),
+    WarmFlink,
     Floor,
 }
 
@@ -69,23 +76,46 @@ const CONTENDERS: &[(&str, &str, Kind)] = &[
         }),
     ),
     (
+        "Apache Flink 2.3, JDBC sink",
+        "at least once",
+        Kind::Flink(Format::Text),
+    ),
+    (
+        "Apache Flink 2.3, JDBC sink, RowBinary",
+        "at least once",
+        Kind::Flink(Format::RowBinary),
+    ),
+    (
+        "Apache Flink 2.3, JDBC sink, RowBinary, warm JVM",
+        "at least once",
+        Kind::WarmFlink,
+    ),
+    (
         "floor: read and discard, insert ready-made blocks",
         "none",
         Kind::Floor,
     ),
 ];
 
+/// What contenders need that is made once.
+struct Props {
+    scene: Scene,
+    blocks: Blocks,
+    /// None: it is left out.
+    flink: Option<Flink>,
+}
+
 /// Runs all rounds and prints the table.
 pub async fn run(args: CatchUpArgs) -> anyhow::Result<()> {
-    let filling = Filling {
-        events: args.events,
-        partitions: args.partitions,
-        padding_bytes: args.padding_bytes,
-        rate: None,
-    };
-    let scene = Scene::start(filling).await?;
-    let blocks = floor::prepare(&scene).await?;
-    let contenders = &CONTENDERS[..if args.only_ours { 1 } else { CONTENDERS.len() }];
+    let mut props = prepare(&args).await?;
+    let contenders: Vec<_> = CONTENDERS
+        .iter()
+        .filter(|(_, _, kind)| match kind {
+            Kind::Ours => true,
+            Kind::Flink(_) | Kind::WarmFlink => props.flink.is_some(),
+            Kind::Engine(_) | Kind::Floor => !args.only_ours,
+        })
+        .collect();
     let mut rounds: Vec<Contender> = contenders
         .iter()
         .map(|(name, promise, _)| Contender {
@@ -96,13 +126,8 @@ pub async fn run(args: CatchUpArgs) -> anyhow::Result<()> {
         .collect();
     for round in 1..=args.rounds {
         for (index, (name, _, kind)) in contenders.iter().enumerate() {
-            scene.reset().await?;
             let group = format!("bench.{index}.{round}.");
-            let sample = match kind {
-                Kind::Ours => ours(&scene, &group).await?,
-                Kind::Engine(settings) => engine::run(&scene, *settings, &group).await?,
-                Kind::Floor => floor::run(&scene, &blocks, round).await?,
-            };
+            let sample = props.read(*kind, &group, round).await?;
             eprintln!(
                 "round {round} of {}: {name}: {:.1} s, CPU-seconds {:.2?}",
                 args.rounds, sample.seconds, sample.cpu_seconds
@@ -113,15 +138,56 @@ pub async fn run(args: CatchUpArgs) -> anyhow::Result<()> {
     let run = CatchUp {
         events: args.events,
         partitions: args.partitions,
-        versions: scene.versions().await?,
+        versions: props.scene.versions().await?,
         contenders: rounds,
     };
-    scene.end().await?;
+    props.scene.end().await?;
     println!("{}", run.markdown());
     if let Some(path) = &args.json {
         write_json(path, &run)?;
     }
     Ok(())
+}
+
+async fn prepare(args: &CatchUpArgs) -> anyhow::Result<Props> {
+    let flink = match args.with_flink {
+        true => Some(Flink::prepare().await?),
+        false => None,
+    };
+    if flink.is_none() && !args.only_ours {
+        eprintln!(
+            "Apache Flink is left out; --with-flink has it, and fetches 375 MB the first time"
+        );
+    }
+    let filling = Filling {
+        events: args.events,
+        partitions: args.partitions,
+        padding_bytes: args.padding_bytes,
+        rate: None,
+    };
+    let scene = Scene::start(filling).await?;
+    let blocks = floor::prepare(&scene).await?;
+    Ok(Props {
+        scene,
+        blocks,
+        flink,
+    })
+}
+
+impl Props {
+    /// One reading of the whole topic by one contender, into the empty table.
+    async fn read(&mut self, kind: Kind, group: &str, round: usize) -> anyhow::Result<Sample> {
+        let scene = &self.scene;
+        let flink = self.flink.as_mut().context("Flink was left out");
+        scene.reset().await?;
+        match kind {
+            Kind::Ours => ours(scene, group).await,
+            Kind::Engine(settings) => engine::run(scene, settings, group).await,
+            Kind::Flink(format) => flink?.fresh(scene, group, format).await,
+            Kind::WarmFlink => flink?.warm(scene, group).await,
+            Kind::Floor => floor::run(scene, &self.blocks, round).await,
+        }
+    }
 }
 
 /// Our group in a process of its own, as `activity consume` runs it.

@@ -6,6 +6,7 @@ mod account;
 mod catch_up;
 mod engine;
 mod fill;
+mod flink;
 mod floor;
 mod formats;
 mod freshness;
@@ -31,7 +32,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// From Kafka into ClickHouse, one row per event, all events waiting: a group of ours, ClickHouse's own Kafka engine, and the floor.
+    /// From Kafka into ClickHouse, one row per event, all events waiting: a group of ours, ClickHouse's own Kafka engine, Apache Flink, and the floor.
     CatchUp(catch_up::CatchUpArgs),
     /// The same rows in other formats: what client and ClickHouse spend on them.
     Formats(formats::FormatsArgs),

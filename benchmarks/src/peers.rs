@@ -61,9 +61,9 @@ pub async fn rdkafka_performance() -> anyhow::Result<PathBuf> {
 /// The folder that cargo has the source in.
 fn librdkafka_source() -> anyhow::Result<PathBuf> {
     let mut cargo = Command::new("cargo");
-    // Offline: what this program was built from is here.
+    // Not offline: cargo wants the packages of other platforms, too, before it tells of any.
     cargo
-        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .args(["metadata", "--format-version", "1", "--locked"])
         .args(["--filter-platform", PLATFORM, "--manifest-path"])
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
         .stderr(Stdio::inherit());

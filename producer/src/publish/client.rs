@@ -21,7 +21,7 @@ use crate::source::EventSource;
 
 /// What librdkafka may hold, and for how long.
 const QUEUE: [(&str, &str); 7] = [
-    ("queue.buffering.max.messages", "200000"),
+    ("queue.buffering.max.messages", "50000"),
     ("queue.buffering.max.kbytes", "65536"),
     // Batches fill within this; nobody waits for a single event.
     ("linger.ms", "10"),
