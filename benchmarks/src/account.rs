@@ -1,8 +1,13 @@
 //! What processes have used, as the kernel counts it: CPU-seconds and peak memory, read from `/proc` (proc(5)).
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
 use nix::unistd::{SysconfVar, sysconf};
 
 /// Seconds of both cores that a process has used so far, its ended threads among them; 0 where it is gone.
@@ -57,9 +62,73 @@ impl Meter {
     }
 }
 
+const MILLION: u64 = 1_000_000;
+
+/// What this process has used each time that it has read another million events: CPU-seconds since its start, a line each in a file.
+pub struct ByMillion {
+    events: AtomicU64,
+    file: File,
+}
+
+impl ByMillion {
+    /// Nothing read yet.
+    ///
+    /// # Errors
+    /// If the file cannot be made.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            events: AtomicU64::new(0),
+            file: File::create(path)?,
+        })
+    }
+
+    /// Counts events that were read, at most a million at once.
+    pub fn count(&self, events: u64) {
+        let before = self.events.fetch_add(events, Ordering::Relaxed);
+        if before / MILLION < (before + events) / MILLION
+            && let Err(error) = self.note()
+        {
+            eprintln!("what the events cost cannot be noted: {error}");
+        }
+    }
+
+    fn note(&self) -> io::Result<()> {
+        let used = getrusage(UsageWho::RUSAGE_SELF)?;
+        let micros = used.user_time().num_microseconds() + used.system_time().num_microseconds();
+        writeln!(&self.file, "{}", micros as f64 / 1e6)
+    }
+
+    /// What was noted in this file: CPU-seconds of the first million events, of the second, and so on.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read(path: &Path) -> io::Result<Vec<f64>> {
+        let mut before = 0.0;
+        let noted = fs::read_to_string(path)?;
+        let since = |line: &str| {
+            let used = line.parse().unwrap_or(before);
+            used - std::mem::replace(&mut before, used)
+        };
+        Ok(noted.lines().map(since).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_million_events_is_charged_for_what_was_used_since_the_one_before() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let by_million = ByMillion::create(file.path()).unwrap();
+        (0..2_500).for_each(|_| by_million.count(1_000));
+        let millions = ByMillion::read(file.path()).unwrap();
+        assert_eq!(millions.len(), 2);
+        assert!(
+            millions.iter().all(|seconds| *seconds >= 0.0),
+            "{millions:?}"
+        );
+    }
 
     #[test]
     fn a_process_that_works_uses_time_and_memory() {

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
+use tempfile::TempDir;
 
+use crate::account::ByMillion;
 use crate::fill::Filling;
 use crate::report::{Spread, thousands, write_json};
 use crate::scene::{CONSUMERS, Sample, Scene};
@@ -18,6 +21,9 @@ const FULL_BATCH: u32 = 131_072;
 /// Far below what the machine takes: batches are closed by their age.
 const LOW_RATE: f64 = 2_000.0;
 
+/// How many cases further each round begins.
+const TURNED_BY: usize = 3;
+
 /// How often, and how far.
 #[derive(Args, Debug)]
 pub struct GrowthArgs {
@@ -27,6 +33,9 @@ pub struct GrowthArgs {
     /// Events of the largest topic.
     #[arg(long, value_name = "N", default_value_t = 10_000_000)]
     events_max: u64,
+    /// Only the cases whose name contains this, and nothing at a low rate.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
     /// Seconds at a low rate.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     seconds: u64,
@@ -49,9 +58,9 @@ struct Case {
 
 /// What all others differ from in one thing.
 const BASE: Case = Case {
-    name: "2 million events of 0.3 kB, 4 partitions, 1 group, full batches",
+    name: "3 million events of 0.3 kB, 4 partitions, 1 group, full batches",
     topic_prefix: "base.",
-    events: 2_000_000,
+    events: 3_000_000,
     partitions: 4,
     padding_bytes: 0,
     groups: 1,
@@ -121,6 +130,8 @@ fn cases(events_max: u64) -> Vec<Case> {
 struct Grown {
     case: Case,
     samples: Vec<Sample>,
+    /// For each round, CPU-seconds of the first consumer for the first million events, the second, and so on.
+    by_million: Vec<Vec<f64>>,
 }
 
 impl Grown {
@@ -135,6 +146,29 @@ impl Grown {
         let written = self.case.events as f64 * self.case.groups as f64 / 1e6;
         let used = self.samples.iter().map(|sample| sample.of("clickhouse"));
         Spread::of(used.map(|seconds| seconds / written))
+    }
+
+    /// What each million of the events cost: whether the last ones cost more than those before.
+    fn millions(&self) -> String {
+        let count = self.by_million.iter().map(Vec::len).min().unwrap_or(0);
+        let median = |million: usize| {
+            Spread::of(self.by_million.iter().map(|millions| millions[million])).median
+        };
+        let medians: Vec<f64> = (0..count).map(median).collect();
+        let each: Vec<String> = medians
+            .iter()
+            .map(|seconds| format!("{seconds:.2}"))
+            .collect();
+        let later = Spread::of(medians.iter().skip(1).copied());
+        format!(
+            "{}, million by million, CPU-seconds of the consumer: {}. From the second on {:.2} ({:.2}–{:.2}); the first, with the start, {:.2} more.",
+            self.case.name,
+            each.join(" "),
+            later.median,
+            later.min,
+            later.max,
+            medians.first().unwrap_or(&0.0) - later.median,
+        )
     }
 
     fn line(&self, base: f64) -> String {
@@ -162,22 +196,32 @@ impl Grown {
 pub async fn run(args: GrowthArgs) -> anyhow::Result<()> {
     let mut scene = Scene::start(filling(&BASE)).await?;
     let mut grown: Vec<Grown> = Vec::new();
-    for case in cases(args.events_max) {
+    let wanted = |case: &Case| (args.only.iter()).all(|text| case.name.contains(text.as_str()));
+    for case in cases(args.events_max).into_iter().filter(wanted) {
         scene.turn_to(case.topic_prefix, filling(&case)).await?;
         grown.push(Grown {
             case,
             samples: Vec::new(),
+            by_million: Vec::new(),
         });
     }
     for round in 1..=args.rounds {
-        for Grown { case, samples } in &mut grown {
+        for place in 0..grown.len() {
+            // No case is always the one that comes after the same other one.
+            let place = (place + TURNED_BY * (round - 1)) % grown.len();
+            let Grown {
+                case,
+                samples,
+                by_million,
+            } = &mut grown[place];
             scene.turn_to(case.topic_prefix, filling(case)).await?;
-            let sample = measure(&scene, case).await?;
+            let (sample, millions) = measure(&scene, case).await?;
             eprintln!(
                 "round {round} of {}: {}: {:.1} s, CPU-seconds {:.2?}",
                 args.rounds, case.name, sample.seconds, sample.cpu_seconds
             );
             samples.push(sample);
+            by_million.push(millions);
         }
     }
     let base = grown.first().map_or(1.0, |base| base.consumer().median);
@@ -189,7 +233,13 @@ pub async fn run(args: GrowthArgs) -> anyhow::Result<()> {
     for case in &grown {
         println!("{}", case.line(base));
     }
-    println!("\n{}", at_low_rate(&mut scene, args.seconds).await?);
+    let longer = |grown: &&Grown| grown.case.events > 1_000_000 && grown.case.groups == 1;
+    for case in grown.iter().filter(longer) {
+        println!("\n{}", case.millions());
+    }
+    if args.only.is_none() {
+        println!("\n{}", at_low_rate(&mut scene, args.seconds).await?);
+    }
     println!("\n{}", scene.versions().await?.join(" · "));
     scene.end().await?;
     if let Some(path) = &args.json {
@@ -208,12 +258,21 @@ const fn filling(case: &Case) -> Filling {
 }
 
 /// As many groups as the case has read the whole topic at the same time.
-async fn measure(scene: &Scene, case: &Case) -> anyhow::Result<Sample> {
+async fn measure(scene: &Scene, case: &Case) -> anyhow::Result<(Sample, Vec<f64>)> {
     let databases = scene.databases(case.groups).await?;
     let rows = case.batch_rows.to_string();
+    let folder = tempfile::tempdir()?;
     let mut processes = Vec::new();
-    for database in &databases {
-        let arguments = ["plain", "--batch-rows-max", &rows];
+    for (number, database) in databases.iter().enumerate() {
+        let by_million = by_million_file(&folder, number);
+        let by_million = by_million.to_str().context("a folder's name is no text")?;
+        let arguments = [
+            "plain",
+            "--batch-rows-max",
+            &rows,
+            "--cpu-by-million",
+            by_million,
+        ];
         let group = scene.fresh_group();
         processes.push(scene.spawn(&arguments, &group, database.name()).await?);
     }
@@ -230,7 +289,11 @@ async fn measure(scene: &Scene, case: &Case) -> anyhow::Result<Sample> {
     for mut process in processes {
         process.terminate(END_PATIENCE).await;
     }
-    sample
+    Ok((sample?, ByMillion::read(&by_million_file(&folder, 0))?))
+}
+
+fn by_million_file(folder: &TempDir, consumer: usize) -> PathBuf {
+    folder.path().join(format!("by-million-{consumer}"))
 }
 
 /// What an event costs where batches are small because little comes.

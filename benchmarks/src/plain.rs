@@ -1,6 +1,7 @@
 //! The group `plain`: one row per click and nothing else, so that what is measured is the way from Kafka into ClickHouse, with the promise on.
 
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use activity_consumers::{
     ConsumerGroup, Group, Input, LowCardinality, Millis, Output, Received, Reject, Row as _,
@@ -16,6 +17,8 @@ use clap::Args;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+use crate::account::ByMillion;
 
 activity_consumers::rows! {
     /// One click.
@@ -37,8 +40,27 @@ activity_consumers::rows! {
     }
 }
 
+/// Set once, before the group runs, where somebody wants to know.
+static BY_MILLION: OnceLock<ByMillion> = OnceLock::new();
+/// Events of a partition that are counted at once.
+const COUNTED_EVERY: u64 = 1_000;
+
 /// The group.
-pub struct Plain;
+pub struct Plain {
+    uncounted: u64,
+}
+
+impl Plain {
+    fn count(&mut self) {
+        self.uncounted += 1;
+        if self.uncounted == COUNTED_EVERY {
+            self.uncounted = 0;
+            if let Some(by_million) = BY_MILLION.get() {
+                by_million.count(COUNTED_EVERY);
+            }
+        }
+    }
+}
 
 /// The group, as the runtime takes it.
 pub const PLAIN: &Group = &Group::of::<Plain>();
@@ -50,10 +72,11 @@ impl ConsumerGroup for Plain {
     const TABLES: &'static [&'static TableSpec] = &[PlainClick::TABLE];
 
     fn new(_settings: &Settings, _topic: Topic) -> Self {
-        Plain
+        Plain { uncounted: 0 }
     }
 
     fn process(&mut self, received: &Received<'_>, out: &mut Output) -> Result<(), Reject> {
+        self.count();
         if let Input::Event(Event::Click(click)) = &received.input {
             let event_id = Uuid::try_parse(click.event_id)
                 .map_err(|error| Reject::new("invalid_event_id", error.to_string()))?;
@@ -85,10 +108,17 @@ pub struct PlainArgs {
     targets: Targets,
     #[command(flatten)]
     runtime: RuntimeSettings,
+    /// Writes the CPU-seconds used so far to this file, a line for each million events read
+    #[arg(long, value_name = "FILE")]
+    cpu_by_million: Option<PathBuf>,
 }
 
 /// Runs the group until `stop`.
 pub async fn run(args: PlainArgs, stop: CancellationToken) -> anyhow::Result<()> {
+    if let Some(path) = &args.cpu_by_million {
+        let by_million = ByMillion::create(path)?;
+        let _ = BY_MILLION.set(by_million);
+    }
     let clients = Clients {
         targets: args.targets,
         metrics: Arc::new(Metrics::new()?),

@@ -27,6 +27,8 @@ use crate::scene::Scene;
 /// Different events that ours sends again and again: more than caches hold.
 const DISTINCT_EVENTS: usize = 100_000;
 const SEED: u64 = 7;
+/// As long as a user's id.
+const PEER_KEY: &str = "u000000017";
 /// What all three are set to beside their own defaults.
 const ALIKE: &[(&str, &str)] = &[
     ("acks", "all"),
@@ -36,10 +38,12 @@ const ALIKE: &[(&str, &str)] = &[
 ];
 
 const OURS: &str = "activity, Avro encoding included";
-/// As whoever sends events that differ must do it.
-const EACH_ITS_OWN: &str = "rdkafka_performance, memory of its own for each message (`-D`)";
+/// As ours: each message has memory of its own and a key, and goes to another partition than the one before, though by lot and not by its key.
+const KEYED: &str = "rdkafka_performance, keys, memory of its own for each message";
+/// Without keys librdkafka fills one partition after the other.
+const UNKEYED: &str = "rdkafka_performance, no keys, memory of its own for each message";
 /// No message is copied before it is on its way, and all of them lie in the processor's cache.
-const ONE_FOR_ALL: &str = "rdkafka_performance, one buffer for all messages";
+const ONE_FOR_ALL: &str = "rdkafka_performance, no keys, one buffer for all messages";
 const JAVA: &str = "ProducerPerformance";
 
 /// How many events, and how often.
@@ -86,7 +90,7 @@ pub async fn run(args: ProduceArgs) -> anyhow::Result<()> {
     let rdkafka_performance = peers::rdkafka_performance().await?;
     let scene = Scene::start(filling).await?;
     let bytes = mean_bytes()?;
-    let names = [OURS, EACH_ITS_OWN, ONE_FOR_ALL, JAVA];
+    let names = [OURS, KEYED, UNKEYED, ONE_FOR_ALL, JAVA];
     let mut contenders = names.map(|name| Contender {
         name,
         samples: Vec::new(),
@@ -95,13 +99,12 @@ pub async fn run(args: ProduceArgs) -> anyhow::Result<()> {
         for contender in &mut contenders {
             let command = match contender.name {
                 OURS => ours(&scene, args.events)?,
-                EACH_ITS_OWN => {
+                JAVA => java(&scene, args.events, bytes).await?,
+                name => {
                     let mut command = librdkafka(&scene, &rdkafka_performance, args.events, bytes)?;
-                    command.arg("-D");
+                    command.args(of_librdkafka(name));
                     command
                 }
-                ONE_FOR_ALL => librdkafka(&scene, &rdkafka_performance, args.events, bytes)?,
-                _ => java(&scene, args.events, bytes).await?,
             };
             let sample = measure(&scene, command)
                 .await
@@ -204,6 +207,15 @@ fn ours(scene: &Scene, events: u64) -> anyhow::Result<Command> {
     command.args(["publish", "--events", &events.to_string()]);
     scene.environment(command.as_std_mut())?;
     Ok(command)
+}
+
+/// What makes `rdkafka_performance` the contender of this name.
+fn of_librdkafka(name: &str) -> &'static [&'static str] {
+    match name {
+        KEYED => &["-D", "-k", PEER_KEY, "-X", "partitioner=random"],
+        UNKEYED => &["-D"],
+        _ => &[],
+    }
 }
 
 fn librdkafka(

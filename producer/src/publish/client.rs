@@ -21,7 +21,8 @@ use crate::source::EventSource;
 
 /// What librdkafka may hold, and for how long.
 const QUEUE: [(&str, &str); 7] = [
-    ("queue.buffering.max.messages", "50000"),
+    // Few enough that a message is still in the processor's caches when it is sent: 50,000 cost a quarter more CPU.
+    ("queue.buffering.max.messages", "20000"),
     ("queue.buffering.max.kbytes", "65536"),
     // Batches fill within this; nobody waits for a single event.
     ("linger.ms", "10"),
