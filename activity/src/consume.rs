@@ -42,7 +42,6 @@ pub async fn run(
     let (groups, look_ups) = (groups(&args.groups), LookUps::default());
     let pages = look_ups.router(&groups);
     let address = health::serve(address, metrics.clone(), readiness.clone(), pages, serving)
-        .await
         .with_context(|| format!("--metrics {address}"))?;
     look_ups.reached_at(args.metrics.reached_at(address));
     let mut threads = Vec::new();

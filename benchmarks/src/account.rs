@@ -24,6 +24,13 @@ pub fn cpu_seconds(process_id: u32) -> f64 {
     ticks / ticks_per_second()
 }
 
+/// CPU-seconds of this process so far, or of all its children that have ended and were waited for.
+pub fn cpu_seconds_of(who: UsageWho) -> io::Result<f64> {
+    let used = getrusage(who)?;
+    let micros = used.user_time().num_microseconds() + used.system_time().num_microseconds();
+    Ok(micros as f64 / 1e6)
+}
+
 fn ticks_per_second() -> f64 {
     match sysconf(SysconfVar::CLK_TCK) {
         Ok(Some(ticks)) => ticks as f64,
@@ -93,23 +100,20 @@ impl ByMillion {
     }
 
     fn note(&self) -> io::Result<()> {
-        let used = getrusage(UsageWho::RUSAGE_SELF)?;
-        let micros = used.user_time().num_microseconds() + used.system_time().num_microseconds();
-        writeln!(&self.file, "{}", micros as f64 / 1e6)
+        writeln!(&self.file, "{}", cpu_seconds_of(UsageWho::RUSAGE_SELF)?)
     }
 
     /// What was noted in this file: CPU-seconds of the first million events, of the second, and so on.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// If it cannot be read, or holds anything else.
     pub fn read(path: &Path) -> io::Result<Vec<f64>> {
         let mut before = 0.0;
-        let noted = fs::read_to_string(path)?;
         let since = |line: &str| {
-            let used = line.parse().unwrap_or(before);
-            used - std::mem::replace(&mut before, used)
+            let used: f64 = line.parse().map_err(io::Error::other)?;
+            Ok(used - std::mem::replace(&mut before, used))
         };
-        Ok(noted.lines().map(since).collect())
+        fs::read_to_string(path)?.lines().map(since).collect()
     }
 }
 

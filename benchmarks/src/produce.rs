@@ -12,13 +12,12 @@ use activity_producer::{Publisher, Run, publish};
 use activity_schemas::{Decoders, Encoder, Event, EventKind, avro};
 use anyhow::{Context, ensure};
 use clap::Args;
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike as _;
+use nix::sys::resource::UsageWho;
 use serde::Serialize;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
-use crate::account::Meter;
+use crate::account::{Meter, cpu_seconds_of};
 use crate::fill::Filling;
 use crate::peers;
 use crate::report::{Spread, thousands, write_json};
@@ -165,14 +164,15 @@ async fn measure(scene: &Scene, mut command: Command) -> anyhow::Result<Sample> 
         .process_id(Service::Kafka(1))
         .unwrap_or_default();
     let meter = Meter::start([("kafka", broker)]);
-    let before = children_cpu_seconds()?;
+    // The services are none of the children that ended.
+    let before = cpu_seconds_of(UsageWho::RUSAGE_CHILDREN)?;
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     let output = command.output().await?;
-    let cpu_seconds = children_cpu_seconds()? - before;
+    let cpu_seconds = cpu_seconds_of(UsageWho::RUSAGE_CHILDREN)? - before;
     let said = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}: {said}", output.status);
@@ -181,13 +181,6 @@ async fn measure(scene: &Scene, mut command: Command) -> anyhow::Result<Sample> 
         cpu_seconds,
         kafka_cpu_seconds: meter.read()["kafka"],
     })
-}
-
-/// CPU-seconds of all children that have ended and were waited for. The services are none of them.
-fn children_cpu_seconds() -> anyhow::Result<f64> {
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
-    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
-    Ok(micros as f64 / 1e6)
 }
 
 /// The last rate that a producer told: `123456 msgs/s`, or `123456.7 records/sec`.

@@ -1,8 +1,9 @@
 //! What a process shows of itself: `/metrics`, `/healthz` (it runs), `/readyz` (it does its work, or why not).
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -11,6 +12,7 @@ use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
+use crate::slice::wish_for_short_slices;
 
 /// Parts of the process that are not ready, each with the reason. Cheap to clone; all clones are one.
 #[derive(Clone, Debug, Default)]
@@ -37,18 +39,20 @@ impl Readiness {
     }
 }
 
-/// Serves the three pages, and `more` beside them, until `stop`; returns the address it listens on.
+/// Serves the three pages, and `more` beside them, until `stop`; returns the address it listens on. On a thread of its own, which is let in soon: whoever asks
+/// does not wait for what the process does for its groups.
 ///
 /// # Errors
-/// If the address cannot be bound.
-pub async fn serve(
+/// If the address cannot be bound, or the thread cannot be started.
+pub fn serve(
     address: SocketAddr,
     metrics: Arc<Metrics>,
     readiness: Readiness,
     more: axum::Router,
     stop: CancellationToken,
 ) -> std::io::Result<SocketAddr> {
-    let listener = tokio::net::TcpListener::bind(address).await?;
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let router = axum::Router::new()
         .route("/metrics", get(serve_metrics))
@@ -56,14 +60,22 @@ pub async fn serve(
         .route("/readyz", get(serve_readiness))
         .with_state((metrics, readiness))
         .merge(more);
-    tokio::spawn(async move {
-        let served = axum::serve(listener, router)
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let serve = async move {
+        axum::serve(tokio::net::TcpListener::from_std(listener)?, router)
             .with_graceful_shutdown(stop.cancelled_owned())
-            .await;
-        if let Err(error) = served {
-            tracing::error!(%error, "metrics server ended");
-        }
-    });
+            .await
+    };
+    thread::Builder::new()
+        .name("http".to_owned())
+        .spawn(move || {
+            wish_for_short_slices();
+            if let Err(error) = runtime.block_on(serve) {
+                tracing::error!(%error, "metrics server ended");
+            }
+        })?;
     Ok(address)
 }
 

@@ -14,4 +14,5 @@ pub mod metrics_page;
 pub mod registry;
 pub mod security;
 pub mod settings;
+mod slice;
 pub mod stop;
