@@ -220,6 +220,14 @@ impl Catalogue {
         self.item_ranks.draw(random) * GENRES.len() as u32 + u32::from(genre)
     }
 
+    /// The item that is shown first beside another of its genre, as what goes with it: whoever comes to it has mostly been at the other.
+    pub(crate) fn goes_with(&self, item: u32) -> u32 {
+        let genres = GENRES.len() as u32;
+        let ranks = self.items() / genres;
+        let rank = mix(u64::from(item) ^ 0xacce) % u64::from(ranks);
+        rank as u32 * genres + u32::from(Self::genre(item))
+    }
+
     /// An item that is advertised on the day of this moment.
     pub(crate) fn any_promoted(&self, at_ms: i64, random: &mut Random) -> u32 {
         let day = at_ms.div_euclid(DAY_MS).rem_euclid(1 << 20) as u32;

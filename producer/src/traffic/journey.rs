@@ -355,7 +355,8 @@ impl Session {
                 0..20 => ("add-to-cart", Thing::Item(item), self.page),
                 20..45 => ("gallery", Thing::Item(item), self.page),
                 45..55 => ("reviews", Thing::Item(item), self.page),
-                55..80 => {
+                55..68 => to_item("related", around.catalogue.goes_with(item)),
+                68..80 => {
                     let genre = Catalogue::genre(item);
                     to_item("related", around.catalogue.any_item(genre, around.random))
                 }
