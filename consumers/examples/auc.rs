@@ -5,15 +5,15 @@
 //! null where the truth is not known.
 //!
 //! ```text
-//! cargo run --release -p activity-consumers --example auc -- FILE LABEL_FIELD [PARTITIONS]
+//! cargo run --release -p activity-consumers --example auc -- FILE LABEL_FIELD [PARTITIONS [OTHER_FILE…]]
 //! ```
 //!
-//! Then it fits weights on the first half of the clicks, and tells how well they do on the second.
+//! Then it fits weights on the first half of the clicks, and tells how well they do on the second; or on all of them, and tells how well they do on other traffic.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -29,6 +29,14 @@ struct Judged {
     user_id: String,
     attack: String,
     features: Vec<f32>,
+    is_alerted: bool,
+}
+
+/// What the group says of clicks, by their event ids, and of which users it raises an alert.
+#[derive(Default)]
+struct Told {
+    clicks: HashMap<String, Said>,
+    alerted: HashSet<String>,
 }
 
 /// What the group says of a click.
@@ -40,7 +48,7 @@ struct Said {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let (Some(file), Some(label)) = (arguments.next(), arguments.next()) else {
-        return Err("usage: auc FILE LABEL_FIELD [PARTITIONS]".into());
+        return Err("usage: auc FILE LABEL_FIELD [PARTITIONS [OTHER_FILE…]]".into());
     };
     let partitions = arguments.next().map_or(Ok(1), |text| text.parse::<i32>())?;
     let lines = support::recorded::lines(&PathBuf::from(file))?;
@@ -54,29 +62,45 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     report("second half", &judged[judged.len() / 2..]);
     per_attack(&judged);
 
-    let weights = fit(&examples(&judged[..judged.len() / 2]), 1.0)?;
+    let others: Vec<String> = arguments.collect();
+    let half = judged.len() / 2;
+    let labelled = if others.is_empty() {
+        &judged[..half]
+    } else {
+        &judged
+    };
+    let weights = fit(&examples(labelled), 1.0)?;
     println!("fitted {weights:?}");
     settings.models.replace(vec![Model {
         version: 1,
         effective_at_ms: i64::MIN,
         content: weights.content().into(),
     }]);
-    let judged = judge(&lines, &label, scores(&lines, partitions, &settings));
-    report("fitted half", &judged[judged.len() / 2..]);
-    per_attack(&judged[judged.len() / 2..]);
+    if others.is_empty() {
+        let judged = judge(&lines, &label, scores(&lines, partitions, &settings));
+        report("fitted half", &judged[half..]);
+        per_attack(&judged[half..]);
+    }
+    for other in others {
+        let lines = support::recorded::lines(&PathBuf::from(&other))?;
+        let judged = judge(&lines, &label, scores(&lines, partitions, &settings));
+        report(&other, &judged);
+        per_attack(&judged);
+    }
     Ok(())
 }
 
 /// The clicks whose truth is known.
-fn judge(lines: &[Value], label: &str, mut said: HashMap<String, Said>) -> Vec<Judged> {
+fn judge(lines: &[Value], label: &str, mut told: Told) -> Vec<Judged> {
     let mut judged = Vec::new();
     for line in lines {
-        let said = said.remove(&support::recorded::event_id(line));
+        let said = told.clicks.remove(&support::recorded::event_id(line));
         let known = line[label].as_i64().filter(|label| *label >= 0);
         if let (Some(said), Some(label)) = (said, known) {
             judged.push(Judged {
                 score: said.score,
                 is_positive: label == 1,
+                is_alerted: told.alerted.contains(&user_id(line)),
                 user_id: user_id(line),
                 attack: support::recorded::text(line, "attack").unwrap_or_default(),
                 features: said.features,
@@ -106,10 +130,10 @@ fn user_id(line: &Value) -> String {
     text("user_id").or(text("ip")).unwrap_or_default()
 }
 
-/// What the group says of every click, by its event id.
-fn scores(lines: &[Value], partitions: i32, settings: &Settings) -> HashMap<String, Said> {
+/// What the group says of every click.
+fn scores(lines: &[Value], partitions: i32, settings: &Settings) -> Told {
     let mut bench = support::Bench::new(support::group("fraud"), settings.clone());
-    let mut scores = HashMap::new();
+    let mut told = Told::default();
     for (index, line) in lines.iter().enumerate() {
         let text = |field| support::recorded::text(line, field);
         let user_id = user_id(line);
@@ -142,24 +166,31 @@ fn scores(lines: &[Value], partitions: i32, settings: &Settings) -> HashMap<Stri
         let partition = spread.rem_euclid(partitions);
         bench.feed(CLICKS, partition, Event::Click(click), &NoHeaders, at_ms);
         if index % 1000 == 999 || index + 1 == lines.len() {
-            take(&mut bench, &mut scores);
+            take(&mut bench, &mut told);
         }
     }
-    scores
+    told
 }
 
-fn take(bench: &mut support::Bench, scores: &mut HashMap<String, Said>) {
+fn take(bench: &mut support::Bench, told: &mut Told) {
+    let origin = Origin {
+        topic: "",
+        partition: 0,
+        epoch: 1,
+    };
+    let text = |row: &Vec<(String, Value)>, name: &str| {
+        let field = support::native::field(row, name);
+        field.as_str().unwrap_or_default().to_owned()
+    };
     for (_, _, rows) in bench.end_batch() {
-        if rows.table().name != "fraud_scores" {
-            continue;
-        }
-        let origin = Origin {
-            topic: "",
-            partition: 0,
-            epoch: 1,
-        };
+        let table = rows.table().name;
         for row in support::native::rows(&rows.native_block(&origin)) {
-            let event_id = support::native::field(&row, "event_id");
+            if table == "fraud_alerts" && text(&row, "kind") == "user" {
+                told.alerted.insert(text(&row, "actor"));
+            }
+            if table != "fraud_scores" {
+                continue;
+            }
             let features = support::native::field(&row, "features").as_array();
             let features = features.into_iter().flatten().filter_map(Value::as_f64);
             let said = Said {
@@ -168,7 +199,7 @@ fn take(bench: &mut support::Bench, scores: &mut HashMap<String, Said>) {
                     .unwrap_or(0.0),
                 features: features.map(|feature| feature as f32).collect(),
             };
-            scores.insert(event_id.as_str().unwrap_or_default().to_owned(), said);
+            told.clicks.insert(text(&row, "event_id"), said);
         }
     }
 }
@@ -200,23 +231,28 @@ fn report(name: &str, judged: &[Judged]) {
     }
 }
 
-/// For each attack, and for what is innocent: the share of clicks with a score of one half and more, and the mean score.
+/// For each attack, and for what is innocent: the share of clicks with a score of one half and more, the mean score, and of how many users an alert was raised.
 fn per_attack(judged: &[Judged]) {
-    let mut attacks: BTreeMap<(bool, &str), (f64, f64, f64)> = BTreeMap::new();
+    let mut attacks: BTreeMap<(bool, &str), Vec<&Judged>> = BTreeMap::new();
     for click in judged {
-        let attack = attacks
-            .entry((click.is_positive, &click.attack))
-            .or_default();
-        attack.0 += 1.0;
-        attack.1 += f64::from(click.score >= 0.5);
-        attack.2 += click.score;
+        let attack = attacks.entry((click.is_positive, &click.attack));
+        attack.or_default().push(click);
     }
-    for ((positive, attack), (clicks, convicted, sum)) in attacks {
+    for ((positive, attack), clicks) in attacks {
+        let count = clicks.len() as f64;
+        let convicted = clicks.iter().filter(|click| click.score >= 0.5).count() as f64;
+        let users = |alerted: bool| {
+            let users = clicks.iter().filter(|click| click.is_alerted || !alerted);
+            let users: HashSet<&str> = users.map(|click| click.user_id.as_str()).collect();
+            users.len()
+        };
         println!(
-            "{} {attack:>20} {clicks:>8} clicks, {:>5.1} % score one half and more, mean {:.3}",
+            "{} {attack:>20} {count:>8} clicks, {:>5.1} % score one half and more, mean {:.3}; {} of {} users alerted",
             if positive { '+' } else { '-' },
-            100.0 * convicted / clicks,
-            sum / clicks
+            100.0 * convicted / count,
+            clicks.iter().map(|click| click.score).sum::<f64>() / count,
+            users(true),
+            users(false),
         );
     }
 }

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use activity_consumers::groups::fraud::{SIGNS, Weights};
 use activity_consumers::{Model, NoHeaders, Settings};
 use activity_schemas::{CLICKS, ClickEvent, Event};
@@ -58,6 +60,28 @@ fn farm(ip: Option<&str>) -> Vec<Click> {
             item: "promoted".to_owned(),
         })
         .collect()
+}
+
+/// Eighty accounts, each on a device and at an address of its own, that click five times each on the three items that they were sent to, as slowly as people.
+fn campaign() -> Vec<Click> {
+    let mut clicks = Vec::new();
+    for account in 0..80 {
+        let mut at_ms = BEGIN_MS + 60_000 + account as i64 * 9_000;
+        for index in 0..5 {
+            // Round in one direction or the other.
+            let item = (account + index * (1 + account % 2)) % 3;
+            at_ms += 1_500 + ((account * 57 + index * 83) % 97 * 60) as i64;
+            clicks.push(Click {
+                at_ms,
+                user: format!("sent-{account}"),
+                device: Some(format!("device-of-sent-{account}")),
+                ip: Some(format!("172.16.0.{account}")),
+                page: "/".to_owned(),
+                item: format!("aim-{item}"),
+            });
+        }
+    }
+    clicks
 }
 
 /// Every row that the group makes of the clicks, by table, in the order of the clicks.
@@ -127,6 +151,32 @@ fn a_farm_is_convicted_and_alerted_and_people_are_not() {
         );
         assert!(!alert["reasons"].as_array().unwrap().is_empty(), "{alert}");
     }
+}
+
+#[test]
+fn accounts_that_are_sent_to_the_same_few_items_are_found_though_each_does_little() {
+    // A site of several departments, each with people and items of its own.
+    let mut clicks = Vec::new();
+    for department in 0..5 {
+        let of_department = people(|person| Some(format!("10.0.{department}.{person}")));
+        clicks.extend(of_department.into_iter().map(|click| Click {
+            user: format!("{}-{department}", click.user),
+            device: click.device.map(|device| format!("{device}-{department}")),
+            item: format!("{department}-{}", click.item),
+            ..click
+        }));
+    }
+    clicks.extend(campaign());
+    let rows = judged(clicks, &Settings::default());
+    let alerted: BTreeSet<&str> = rows
+        .iter()
+        .filter(|row| row.0 == "fraud_alerts" && row.1["kind"] == "user")
+        .map(|row| row.1["actor"].as_str().unwrap())
+        .collect();
+    let sent = alerted.iter().filter(|actor| actor.starts_with("sent-"));
+    assert!(sent.count() > 50, "{alerted:?}");
+    let innocent = alerted.iter().filter(|actor| actor.starts_with("person-"));
+    assert_eq!(innocent.count(), 0, "{alerted:?}");
 }
 
 #[test]

@@ -36,8 +36,7 @@ pub fn document(text: &str) -> String {
 pub fn spreads(course: &Course, runs: &[(Spread, Measured)]) -> String {
     let mut text = format!(
         "\n## However the stream is divided\n\n\
-         {} events at {} a second, one seed, through all groups. Rows of clicks and watches are compared by a hash of all that does not name the message.\n\
-         Per user fraud does worse than chance: most attackers are those of a distributed campaign, who each click less than people do (see Attacks).\n\n\
+         {} events at {} a second, one seed, through all groups. Rows of clicks and watches are compared by a hash of all that does not name the message.\n\n\
          | partitions | processes | clicks | watches | the same rows | recall@20 | popularity | fraud AUC per click | per user |\n|--:|--:|--:|--:|---|--:|--:|--:|--:|\n",
         course.events, course.rate
     );

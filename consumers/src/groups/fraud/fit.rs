@@ -12,7 +12,7 @@ const STEP_MIN: f64 = 1e-6;
 
 /// Share of the other clicks, counted as they are fitted, that may score one half and more: innocents are many, and an alarm about one is dear. How many attacks
 /// were among the labelled clicks says nothing about how many there will be.
-const CONVICTED_MAX: f64 = 0.002;
+const CONVICTED_MAX: f64 = 0.0005;
 
 /// One labelled click.
 #[derive(Clone, Debug, PartialEq)]

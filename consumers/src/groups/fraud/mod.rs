@@ -9,8 +9,8 @@
 //! An address or a device that is null says nothing. Every sign is documented in [`SIGNS`]; how a value becomes a surprise, by the site's own traffic, in
 //! [`norms`]. Only clicks are read: what a player sends by itself every ten seconds says nothing about a person.
 //!
-//! Memory, at most, for `actors_max` actors of each kind: 700 bytes a user beside each partition of `clicks`; in the site's stage 430 bytes an address or a
-//! device, 150 bytes a user or a target, and 130 bytes for each of a user's, an address's and a device's episodes. `cargo run --release -p activity-consumers
+//! Memory, at most, for `actors_max` actors of each kind: 720 bytes a user beside each partition of `clicks`; in the site's stage 430 bytes an address or a
+//! device, 250 bytes a target, 170 bytes a user, and 130 bytes for each of a user's, an address's and a device's episodes. `cargo run --release -p activity-consumers
 //! --example state` measures it, and how many clicks a second each stage takes. Beyond what one instance takes, norms and targets learned from a share of the
 //! users would have to be sent to several instances of the second stage.
 
@@ -29,6 +29,7 @@ pub mod fit;
 mod habits;
 mod judge;
 mod norms;
+mod origins;
 mod places;
 mod signs;
 mod site;
@@ -107,7 +108,7 @@ impl ConsumerGroup for Fraud {
         "a score with reasons for every click, from its user, address and device";
     const READS: &'static [Topic] = &[CLICKS, CLICKS_BY_SITE];
     const TABLES: &'static [&'static TableSpec] = &[FraudScoreRow::TABLE, AlertRow::TABLE];
-    const STATE_VERSION: u32 = 3;
+    const STATE_VERSION: u32 = 4;
 
     fn new(settings: &Settings, topic: Topic) -> Self {
         let actors_max = settings.actors_max;

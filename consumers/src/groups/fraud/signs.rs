@@ -19,10 +19,12 @@ pub(super) enum Family {
     Surge,
     Spread,
     Crowd,
+    Circle,
+    SamePath,
 }
 
 /// Number of families.
-pub(super) const FAMILIES: usize = Family::Crowd as usize + 1;
+pub(super) const FAMILIES: usize = Family::SamePath as usize + 1;
 
 /// Two figures that a reason names.
 pub(super) type Figures = [f32; 2];
@@ -93,6 +95,10 @@ signs! {
     Addresses "many addresses" Spread (0.0, 4.5), 1.1, 3.2, 0.8; "ln of the user's addresses in a day", |[n, _]| format!("{n:.0} addresses in a day");
     Devices "many devices" Spread (0.0, 4.5), 0.9, 2.6, 0.8; "ln of the user's devices in a day", |[n, _]| format!("{n:.0} devices in a day");
     Switching "switching" Spread (0.0, 1.0), 0.1, 0.6, 0.8; "share of the user's clicks that follow one from another device within ten minutes", |[share, _]| format!("{share:.0} % of the clicks come from another device than the click before");
+    Circle "circle" Circle (0.0, 1.0), 0.05, 0.3, 0.8; "how far the user's targets are a circle: how close, on average, the targets are from which others come to them; two targets are close if many users of each come from the other",
+        |[share, _]| format!("others come to these targets from one another ({share:.0} % each way)");
+    SamePath "same path" SamePath (0.0, 1.0), 0.05, 0.3, 0.8; "how close the targets are between which the user goes",
+        |[share, _]| format!("others go between the same targets ({share:.0} % each way)");
     // Of the address.
     AddressUsers "address: users" Crowd (0.0, 8.0), 2.5, 8.0, 0.2; "ln of the address's users in a day", |[n, _]| format!("{n:.0} users in a day");
     AddressDevices "address: devices" Crowd (0.0, 8.0), 2.8, 8.0, 0.2; "ln of the address's devices in a day", |[n, _]| format!("{n:.0} devices in a day");

@@ -1,13 +1,14 @@
 //! Stage 2: the site as a whole. What is usual here; what the targets are like that users go to; addresses, devices, and episodes of suspicion.
 //!
-//! About 90 bytes a user, 60 bytes a target, 430 bytes an address or a device.
+//! About 110 bytes a user, 170 bytes a target, 430 bytes an address or a device.
 
 use serde::{Deserialize, Serialize};
 
 use super::episodes::Episodes;
 use super::habits::Mean;
 use super::judge::{Readings, suspicion};
-use super::norms::Norms;
+use super::norms::{Norms, counts};
+use super::origins::Origins;
 use super::places::Places;
 use super::signs::{Figures, Id, USER_SIGNS};
 use super::users::{Seen, Values};
@@ -45,6 +46,8 @@ struct Visitor {
     rarity: Mean<32>,
     company: Mean<32>,
     surge: Mean<16>,
+    circle: Mean<16>,
+    same_path: Mean<16>,
 }
 
 /// What a target is like.
@@ -58,6 +61,7 @@ struct Target {
     /// Clicks of the target, each the less the more clicks of the site came since.
     lately: f32,
     suspicion: Mean<64>,
+    origins: Origins,
 }
 
 impl Site {
@@ -114,12 +118,14 @@ impl Site {
             figures[id as usize] = of;
         };
         self.note_pages(seen, &mut note);
+        let way = self.way(seen);
         let visitor = self.visitors.touch(fingerprint(click.user_id));
         if !visitor.is_known {
             visitor.is_known = true;
             self.users_seen += 1;
         }
         self.clicks_seen += 1;
+        let mut circle = None;
         let mut target = seen.target.map(|target| self.targets.touch(target));
         if let Some(target) = &mut target {
             let surge = visitor.surge(target.note(self.clicks_seen));
@@ -130,11 +136,18 @@ impl Site {
                 let usual = self.suspicion.with_prior(0.05, 4.0);
                 visitor.company.add(target.suspicion.with_prior(usual, 3.0));
                 target.users += 1.0;
+                circle = visitor.come(&mut target.origins, way);
             }
             let rarity = visitor.rarity.of_at_least(1);
             note(Id::Rare, rarity, [rarity.unwrap_or(0.0).exp(), 0.0]);
-            let company = visitor.company.of_at_least(1);
-            note(Id::Company, company, [company.unwrap_or(0.0) * 100.0, 0.0]);
+            let shares = [
+                (Id::Company, visitor.company.of_at_least(1)),
+                (Id::Circle, visitor.circle.of_at_least(1)),
+                (Id::SamePath, visitor.same_path.of_at_least(1)),
+            ];
+            for (id, share) in shares {
+                note(id, share, [share.unwrap_or(0.0) * 100.0, 0.0]);
+            }
         }
         for (sign, surprise) in self.norms.surprises(&values) {
             readings.note(sign, surprise, figures[sign]);
@@ -143,8 +156,16 @@ impl Site {
         if let Some(target) = target.filter(|_| seen.is_first_visit) {
             target.suspicion.add(suspicion);
         }
-        self.learn(seen, &values, suspicion);
+        self.learn(seen, values, suspicion, circle);
         suspicion
+    }
+
+    /// The target that a user came from, and which share of that one's users came to it from here.
+    fn way(&mut self, seen: &Seen) -> Option<(u64, Option<f32>)> {
+        let way = seen.came_from.zip(seen.target);
+        let (origin, target) = way.filter(|_| seen.is_first_visit)?;
+        let share_there = self.targets.touch(origin).origins.share(target);
+        Some((origin, share_there))
     }
 
     /// A user of few clicks is taken to be like everybody.
@@ -161,9 +182,16 @@ impl Site {
         }
     }
 
-    fn learn(&mut self, seen: &Seen, values: &Values, suspicion: f32) {
+    /// What is usual is learned from users, but for circles: a campaign has many accounts and few targets, so that every target counts alike.
+    fn learn(&mut self, seen: &Seen, mut values: Values, suspicion: f32, circle: Option<f32>) {
+        let mut of_target = [None; USER_SIGNS];
+        for id in [Id::Circle, Id::SamePath] {
+            values[id as usize] = None;
+            of_target[id as usize] = circle;
+        }
+        self.norms.learn(&of_target);
         if seen.is_sample {
-            self.norms.learn(values);
+            self.norms.learn(&values);
             self.suspicion.add(suspicion);
             self.without_page.add(seen.without_page);
             self.jumping.add(seen.jumping);
@@ -172,6 +200,18 @@ impl Site {
 }
 
 impl Visitor {
+    /// Comes to a target that had such origins before, by a way as [`Site::way`] tells it; tells now and then how far the target is in a circle.
+    fn come(&mut self, origins: &mut Origins, way: Option<(u64, Option<f32>)>) -> Option<f32> {
+        if let Some(circle) = origins.circle() {
+            self.circle.add(circle);
+        }
+        let (origin, share_there) = way?;
+        if let Some(closeness) = origins.add(origin, share_there) {
+            self.same_path.add(closeness);
+        }
+        counts(origins.users()).then(|| origins.circle().unwrap_or(0.0))
+    }
+
     /// Mean of the logarithm of how much more the user's targets are clicked than usually.
     fn surge(&mut self, factor: f32) -> Option<f32> {
         self.surge.add(factor.ln());

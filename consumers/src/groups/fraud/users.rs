@@ -1,6 +1,6 @@
 //! Stage 1, beside the partitions of `clicks`: what a user did lately.
 //!
-//! About 700 bytes a user. Clocks are the collecting service's (`received_at`), because a script sets its own as it likes.
+//! About 720 bytes a user. Clocks are the collecting service's (`received_at`), because a script sets its own as it likes.
 
 use activity_schemas::ClickEvent;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,8 @@ pub(super) const GAPS_MIN: usize = 8;
 const NEW_MS: i64 = 3_600_000;
 /// A change of device within that time is a switch.
 const SWITCH_MS_MAX: u32 = 600_000;
+/// An item that follows another sooner was loaded with it, not chosen.
+const CHOICE_MS_MIN: i64 = 1_000;
 /// Steps of a value within its sign's range, on its way to stage 2.
 const STEPS: f32 = 254.0;
 
@@ -50,6 +52,9 @@ struct User {
     path: Repeats,
     targets: Targets,
     pages: Targets,
+    item: u64,
+    item_at_ms: i64,
+    item_before: u64,
     distinct: Distinct<4>,
     sequence: Sequence,
     hours: ActiveHours,
@@ -72,6 +77,8 @@ pub(super) struct Seen {
     /// Figures of what may become a reason.
     figures: Vec<(u8, f32, f32)>,
     pub(super) target: Option<u64>,
+    /// The item that the user chose before this one.
+    pub(super) came_from: Option<u64>,
     /// In the target's name.
     pub(super) number: Option<i64>,
     /// The user was not seen at the target since the day before.
@@ -106,6 +113,7 @@ impl Seen {
             values: steps,
             figures: telling.collect(),
             target: None,
+            came_from: None,
             number: None,
             is_first_visit: false,
             is_new: false,
@@ -181,8 +189,12 @@ impl Users {
         user.note_user_agent(click, &mut note);
         let is_first_visit =
             target.is_some_and(|target| user.note_target(target, number, at_ms, &mut note));
+        let came_from = filled(click.item_id)
+            .and_then(|item| user.note_item(fingerprint(item), at_ms))
+            .filter(|_| self.clock.tells(10_000));
         Seen {
             target,
+            came_from,
             number,
             is_first_visit,
             is_new: at_ms - user.first_ms < NEW_MS,
@@ -289,6 +301,17 @@ impl User {
         let distinct = self.distinct.count();
         note(Id::Many, Some(distinct.max(1.0).ln()), [distinct, 0.0]);
         is_first
+    }
+
+    /// Tells which item the user chose before this one, in the same visit.
+    fn note_item(&mut self, item: u64, at_ms: i64) -> Option<u64> {
+        if item != self.item {
+            let gap_ms = at_ms - self.item_at_ms;
+            let follows = self.item != 0 && (CHOICE_MS_MIN..=GAP_MS_MAX).contains(&gap_ms);
+            self.item_before = if follows { self.item } else { 0 };
+            (self.item, self.item_at_ms) = (item, at_ms);
+        }
+        (self.item_before != 0).then_some(self.item_before)
     }
 
     /// A person clicks on a page, and came there by a click on it or a click that led to it; a script calls targets.
