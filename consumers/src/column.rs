@@ -29,8 +29,15 @@ impl ColumnBuffer {
     }
 
     /// The column of these values.
-    pub(crate) fn of<V: Value>(values: impl Iterator<Item = V>) -> Self {
-        let mut column = Self::default();
+    pub(crate) fn of<V: Value>(values: impl ExactSizeIterator<Item = V>) -> Self {
+        let bytes = match V::LAYOUT.element {
+            Element::Fixed(bytes) => bytes * values.len(),
+            Element::String => 0,
+        };
+        let mut column = Self {
+            values: Vec::with_capacity(bytes),
+            ..Self::default()
+        };
         values.for_each(|value| value.push(&mut column));
         column
     }
@@ -43,12 +50,14 @@ impl ColumnBuffer {
         }
     }
 
-    /// An empty column with room for as much as this one holds.
+    /// An empty column with room for a little more than this one holds.
     pub(crate) fn fresh(&self) -> Self {
-        let rows = |dictionary: &Dictionary| Box::new(Dictionary::with_capacity(dictionary.rows()));
+        let rows = |dictionary: &Dictionary| {
+            Box::new(Dictionary::with_capacity(a_little_more(dictionary.rows())))
+        };
         Self {
-            shape: Vec::with_capacity(self.shape.len()),
-            values: Vec::with_capacity(self.values.len()),
+            shape: Vec::with_capacity(a_little_more(self.shape.len())),
+            values: Vec::with_capacity(a_little_more(self.values.len())),
             elements: 0,
             dictionary: self.dictionary.as_deref().map(rows),
         }
@@ -88,6 +97,12 @@ impl ColumnBuffer {
         };
         self.values.truncate(keep);
     }
+}
+
+/// Room for a batch like the last one: of two batches of as many rows every other is the larger one, if by a few bytes, and a buffer that is too small by one
+/// byte is copied into one of twice the size.
+pub(crate) fn a_little_more(than: usize) -> usize {
+    than + than / 16
 }
 
 /// Length of the String at the start of `values`, its length prefix included.
@@ -255,4 +270,18 @@ plain! {
     i64 => "Int64", Element::Fixed(8), |value, into| into.extend_from_slice(&value.to_le_bytes());
     f32 => "Float32", Element::Fixed(4), |value, into| into.extend_from_slice(&value.to_le_bytes());
     f64 => "Float64", Element::Fixed(8), |value, into| into.extend_from_slice(&value.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_a_little_larger_than_the_last_one_has_room() {
+        let column = ColumnBuffer::of(std::iter::repeat_n("/item/i000042", 1_000));
+        let mut next = column.fresh();
+        let place = next.values.as_ptr();
+        (0..1_050).for_each(|_| "/item/i000042".push(&mut next));
+        assert_eq!(next.values.as_ptr(), place);
+    }
 }

@@ -6,7 +6,7 @@
 use activity_schemas::Topic;
 
 use crate::column::{
-    ColumnBuffer, Layout, LowCardinality, Millis, Value, push_string, push_varint,
+    ColumnBuffer, Layout, LowCardinality, Millis, Value, a_little_more, push_string, push_varint,
 };
 
 /// A table that a group writes.
@@ -133,12 +133,13 @@ impl Rows {
 
     /// No rows, and room for as many as these: the next batch is often of the same size, and a buffer that grows is copied each time.
     fn fresh(&self) -> Self {
+        let rows = a_little_more(self.len());
         Self {
             table: self.table,
             columns: self.columns.iter().map(ColumnBuffer::fresh).collect(),
-            offsets: Vec::with_capacity(self.len()),
-            ns: Vec::with_capacity(self.len()),
-            appended_at_ms: Vec::with_capacity(self.len()),
+            offsets: Vec::with_capacity(rows),
+            ns: Vec::with_capacity(rows),
+            appended_at_ms: Vec::with_capacity(rows),
             rows_before_event: 0,
         }
     }
