@@ -1,6 +1,7 @@
 //! One run: traffic through all groups, and what they made of it.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use activity_operator::fraud::{self, Fit};
@@ -42,6 +43,22 @@ impl Spread {
             partitions,
             instances,
         }
+    }
+}
+
+impl FromStr for Spread {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.split_once('/').and_then(|(partitions, instances)| {
+            Some(Spread::new(
+                partitions.parse().ok()?,
+                instances.parse().ok()?,
+            ))
+        });
+        numbers
+            .filter(|spread| spread.partitions > 0 && spread.instances > 0)
+            .ok_or_else(|| "two numbers above 0, as in 12/3".to_owned())
     }
 }
 

@@ -2,7 +2,7 @@
 //! whatever is killed meanwhile.
 //!
 //! Without arguments a short version runs, as CI does. `cargo test --release -p activity --test judge -- --full --write docs/quality.md` runs all of it and writes
-//! the tables; `-- --look-ups` times the look-ups alone.
+//! the tables; `-- --look-ups` times the look-ups alone, and `-- --spread 12/3` compares one way to divide the stream with the plainest.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -49,6 +49,9 @@ struct Arguments {
     /// Only the part of a full run that times look-ups.
     #[arg(long, conflicts_with = "full")]
     look_ups: bool,
+    /// Only so many partitions and processes, beside one partition and one process
+    #[arg(long, value_name = "PARTITIONS/PROCESSES", conflicts_with_all = ["full", "look_ups"])]
+    spread: Option<Spread>,
     /// What the standard test harness takes, taken and ignored.
     #[arg(long, hide = true)]
     nocapture: bool,
@@ -79,7 +82,8 @@ async fn run(arguments: &Arguments) -> Vec<String> {
     }
     let mut text = String::new();
     let mut findings = Vec::new();
-    let spread = if arguments.full {
+    let is_whole = arguments.full || arguments.spread.is_some();
+    let spread = if is_whole {
         Course {
             events: 120_000,
             rate: 2_000.0,
@@ -94,19 +98,15 @@ async fn run(arguments: &Arguments) -> Vec<String> {
             seed: 77,
         }
     };
-    let spreads = if arguments.full {
-        &SPREADS[..]
-    } else {
-        &[SPREADS[0], SPREADS[3]][..]
+    let spreads = match arguments.spread {
+        Some(other) => vec![SPREADS[0], other],
+        None if arguments.full => SPREADS.to_vec(),
+        None => vec![SPREADS[0], SPREADS[3]],
     };
-    let runs = over(&stack, "spread", spread, spreads).await;
+    let runs = over(&stack, "spread", spread, &spreads).await;
     findings.extend(apart(
         &runs,
-        if arguments.full {
-            APART_MAX
-        } else {
-            APART_SHORT_MAX
-        },
+        if is_whole { APART_MAX } else { APART_SHORT_MAX },
     ));
     text += &report::spreads(&spread, &runs);
     if arguments.full {
