@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use activity_consumers::GROUPS;
 use activity_operator::fraud::{self, Fit};
 use activity_operator::quality::fraud::FraudQuality;
 use activity_operator::quality::{self, recommendation::Scores};
@@ -104,6 +105,7 @@ impl Course {
         let mut processes: Vec<Consumer> = (0..spread.instances)
             .map(|_| world.consume(&[], &[]))
             .collect();
+        joined(world, &processes).await;
         let traffic = world.simulate(SimulateArgs {
             events: Some(self.events),
             rate: Some(self.rate),
@@ -142,6 +144,34 @@ impl Course {
                 .unwrap(),
         }
     }
+}
+
+/// Waits until every group of every process has its share of the partitions: one that joins while events come in is read later than the others, and what is
+/// learned in order is learned in another one.
+async fn joined(world: &World, processes: &[Consumer]) {
+    let said = processes.len() * GROUPS.len();
+    let is_ready = async |address: &str| {
+        let answer = reqwest::get(format!("{address}/readyz")).await;
+        answer.is_ok_and(|answer| answer.status().is_success())
+    };
+    world
+        .until(|| async {
+            // All of them write into one log, a line for each group with the address of its process; before these may stand those of an earlier run.
+            let log = processes[0].log();
+            let addresses: Vec<&str> = log
+                .split_whitespace()
+                .filter_map(|word| word.strip_prefix("metrics=")?.strip_suffix("/metrics"))
+                .collect();
+            let latest = addresses.get(addresses.len().saturating_sub(said)..);
+            let latest = latest.filter(|latest| latest.len() == said);
+            for address in latest.unwrap_or_default() {
+                if !is_ready(address).await {
+                    return false;
+                }
+            }
+            latest.is_some()
+        })
+        .await;
 }
 
 /// All of a table's rows but where they came from.
