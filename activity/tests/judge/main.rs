@@ -27,7 +27,7 @@ use support::{World, fresh_stack};
 /// How far apart a measure of quality may be.
 const APART_MAX: f64 = 0.005;
 /// The same of the short version, whose few playbacks and clicks chance moves further.
-const APART_SHORT_MAX: f64 = 0.04;
+const APART_SHORT_MAX: f64 = 0.02;
 /// The spreads of one event stream; the first is what the others are compared with.
 const SPREADS: [Spread; 5] = [
     Spread::new(1, 1),
@@ -92,7 +92,7 @@ async fn run(arguments: &Arguments) -> Vec<String> {
         }
     } else {
         Course {
-            events: 30_000,
+            events: 60_000,
             rate: 2_000.0,
             kills: 0,
             seed: 77,
