@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 /// A day, milliseconds.
 pub(super) const DAY_MS: i64 = 86_400_000;
+/// A longer silence ends a visit and is no gap between clicks: the bound that sessions have too.
+pub(super) const GAP_MS_MAX: i64 = 1_800_000;
 /// The latest users of a place that are remembered.
 const COMPANY: usize = 12;
 /// A sequence of three is forgotten after between one and two times as many others.
@@ -154,6 +156,31 @@ impl Sequence {
     /// The share that goes on.
     pub(super) fn share(&self) -> Option<f32> {
         self.share.of_at_least(8)
+    }
+}
+
+/// The way from item to item, within a visit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Way {
+    item: u64,
+    item_at_ms: i64,
+    /// 0: none.
+    before: u64,
+}
+
+/// An item that follows another sooner was loaded with it, not chosen.
+const CHOICE_MS_MIN: i64 = 1_000;
+
+impl Way {
+    /// Goes to an item; tells from which other it was chosen.
+    pub(super) fn to(&mut self, item: u64, at_ms: i64) -> Option<u64> {
+        if item != self.item {
+            let gap_ms = at_ms - self.item_at_ms;
+            let follows = self.item != 0 && (CHOICE_MS_MIN..=GAP_MS_MAX).contains(&gap_ms);
+            self.before = if follows { self.item } else { 0 };
+            (self.item, self.item_at_ms) = (item, at_ms);
+        }
+        (self.before != 0).then_some(self.before)
     }
 }
 
@@ -332,6 +359,16 @@ mod tests {
         }
         assert!(replayed.share().unwrap() > 0.99, "{replayed:?}");
         assert!(human.share().unwrap() < 0.6, "{human:?}");
+    }
+
+    #[test]
+    fn a_way_leads_from_the_item_before_unless_both_came_at_once_or_in_two_visits() {
+        let mut way = Way::default();
+        assert_eq!(way.to(1, 10_000), None, "the first");
+        assert_eq!(way.to(2, 12_000), Some(1));
+        assert_eq!(way.to(2, 13_000), Some(1), "still there");
+        assert_eq!(way.to(3, 12_500), None, "loaded with the one before");
+        assert_eq!(way.to(4, 12_500 + GAP_MS_MAX + 1), None, "another visit");
     }
 
     #[test]

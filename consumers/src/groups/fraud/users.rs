@@ -6,7 +6,9 @@ use activity_schemas::ClickEvent;
 use serde::{Deserialize, Serialize};
 
 use super::filled;
-use super::habits::{Clock, DAY_MS, Distinct, Mean, Repeats, Sequence, Targets, number};
+use super::habits::{
+    Clock, DAY_MS, Distinct, GAP_MS_MAX, Mean, Repeats, Sequence, Targets, Way, number,
+};
 use super::judge::REASON_MIN;
 use super::norms::{counts, may_surprise};
 use super::signs::{Figures, Id, SIGNS, Sign, USER_SIGNS};
@@ -14,16 +16,12 @@ use crate::fingerprint::{fingerprint, fingerprint_of_kind};
 use crate::lru::Lru;
 use crate::windows::{ActiveHours, LastGaps, SlidingCount};
 
-/// A longer silence ends a visit and is no gap between clicks: the bound that sessions have too.
-pub(super) const GAP_MS_MAX: i64 = 1_800_000;
 /// Fewer gaps do not show whether they are regular.
 pub(super) const GAPS_MIN: usize = 8;
 /// A user is new for that long.
 const NEW_MS: i64 = 3_600_000;
 /// A change of device within that time is a switch.
 const SWITCH_MS_MAX: u32 = 600_000;
-/// An item that follows another sooner was loaded with it, not chosen.
-const CHOICE_MS_MIN: i64 = 1_000;
 /// Steps of a value within its sign's range, on its way to stage 2.
 const STEPS: f32 = 254.0;
 
@@ -52,9 +50,7 @@ struct User {
     path: Repeats,
     targets: Targets,
     pages: Targets,
-    item: u64,
-    item_at_ms: i64,
-    item_before: u64,
+    way: Way,
     distinct: Distinct<4>,
     sequence: Sequence,
     hours: ActiveHours,
@@ -190,7 +186,7 @@ impl Users {
         let is_first_visit =
             target.is_some_and(|target| user.note_target(target, number, at_ms, &mut note));
         let came_from = filled(click.item_id)
-            .and_then(|item| user.note_item(fingerprint(item), at_ms))
+            .and_then(|item| user.way.to(fingerprint(item), at_ms))
             .filter(|_| self.clock.tells(10_000));
         Seen {
             target,
@@ -301,17 +297,6 @@ impl User {
         let distinct = self.distinct.count();
         note(Id::Many, Some(distinct.max(1.0).ln()), [distinct, 0.0]);
         is_first
-    }
-
-    /// Tells which item the user chose before this one, in the same visit.
-    fn note_item(&mut self, item: u64, at_ms: i64) -> Option<u64> {
-        if item != self.item {
-            let gap_ms = at_ms - self.item_at_ms;
-            let follows = self.item != 0 && (CHOICE_MS_MIN..=GAP_MS_MAX).contains(&gap_ms);
-            self.item_before = if follows { self.item } else { 0 };
-            (self.item, self.item_at_ms) = (item, at_ms);
-        }
-        (self.item_before != 0).then_some(self.item_before)
     }
 
     /// A person clicks on a page, and came there by a click on it or a click that led to it; a script calls targets.
