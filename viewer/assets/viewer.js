@@ -948,7 +948,8 @@ function wire() {
   $("#refresh").addEventListener("change", () => { state.refresh = $("#refresh").value; go({}); });
   $("#reload").addEventListener("click", () => open(true));
   addEventListener("popstate", () => open());
-  for (const row of $$("details.row")) row.addEventListener("toggle", () => { if (row.open) $$(".panel[data-state=waiting]", row).forEach(load); });
+  // A row that is open from the beginning says so too, before the range is known; its panels are asked for with all the others.
+  for (const row of $$("details.row")) row.addEventListener("toggle", () => { if (row.open && state.from) $$(".panel[data-state=waiting]", row).forEach(load); });
   for (const button of $$("[data-view]")) {
     button.addEventListener("click", () => {
       const section = button.closest(".panel");
