@@ -1,5 +1,6 @@
 //! One run: traffic through all groups, and what they made of it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use activity_producer::args::StartAt;
 use activity_producer::traffic::scenario::Scenario;
 use serde::Deserialize;
 
-use crate::support::{Consumer, World};
+use crate::support::{Consumer, World, groups};
 
 /// Events of the traffic that attacks are measured on, before the fit and after it.
 const ATTACK_EVENTS: u64 = 300_000;
@@ -150,10 +151,6 @@ impl Course {
 /// learned in order is learned in another one.
 async fn joined(world: &World, processes: &[Consumer]) {
     let said = processes.len() * GROUPS.len();
-    let is_ready = async |address: &str| {
-        let answer = reqwest::get(format!("{address}/readyz")).await;
-        answer.is_ok_and(|answer| answer.status().is_success())
-    };
     world
         .until(|| async {
             // All of them write into one log, a line for each group with the address of its process; before these may stand those of an earlier run.
@@ -163,15 +160,41 @@ async fn joined(world: &World, processes: &[Consumer]) {
                 .filter_map(|word| word.strip_prefix("metrics=")?.strip_suffix("/metrics"))
                 .collect();
             let latest = addresses.get(addresses.len().saturating_sub(said)..);
-            let latest = latest.filter(|latest| latest.len() == said);
-            for address in latest.unwrap_or_default() {
-                if !is_ready(address).await {
-                    return false;
-                }
-            }
-            latest.is_some()
+            let latest: BTreeSet<&str> = latest.unwrap_or_default().iter().copied().collect();
+            latest.len() == processes.len() && are_balanced(world, &latest).await
         })
         .await;
+}
+
+/// Whether processes are ready, and have as many partitions of each group as any other, but for one. Ready alone is not enough: who comes later joins with
+/// nothing first, and gets its share when another has given it up.
+async fn are_balanced(world: &World, processes: &BTreeSet<&str>) -> bool {
+    let mut said = Vec::new();
+    for process in processes {
+        let metrics = page(process, "metrics").await;
+        if page(process, "readyz").await.is_none() {
+            return false;
+        }
+        said.extend(metrics);
+    }
+    let lags = world.lag(&groups(&[])).await;
+    GROUPS.iter().all(|group| {
+        // A partition's gauge is served by its owner alone.
+        let gauge = format!(
+            "activity_partition_paused{{consumergroup=\"{}\"",
+            group.name
+        );
+        let owned = said.iter().map(|text| text.matches(&gauge).count());
+        let all = lags.iter().filter(|lag| lag.group == group.name).count();
+        let most = all.div_ceil(processes.len());
+        owned.clone().sum::<usize>() == all && owned.max() == Some(most)
+    })
+}
+
+/// What a process says there, where that is good news.
+async fn page(process: &str, name: &str) -> Option<String> {
+    let answer = reqwest::get(format!("{process}/{name}")).await.ok()?;
+    answer.error_for_status().ok()?.text().await.ok()
 }
 
 /// All of a table's rows but where they came from.

@@ -1,5 +1,6 @@
 //! Batches: what is built from messages, and what is sealed to be claimed and inserted. Pure.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use activity_consumers::{Derived, Origin, Output, TableSpec};
 use bytes::Bytes;
 
 use crate::claim::Range;
+use crate::delivery::Outstanding;
 
 /// A message that a group does not take, with all that is needed to put it through again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,9 @@ pub struct Counts {
     pub lost: u64,
 }
 
+/// How many messages a batch has for the next stage, by the internal topic's short name.
+pub type DerivedCounts = BTreeMap<&'static str, u64>;
+
 /// The batch that is being built.
 pub struct Building {
     /// Rows and derived messages so far.
@@ -77,6 +82,8 @@ pub struct Building {
     pub next: i64,
     /// Counts so far.
     pub counts: Counts,
+    handed_over: DerivedCounts,
+    outstanding: Arc<Outstanding>,
     dead_letters: Vec<DeadLetter>,
     dead_letter_bytes: usize,
     appended_first_ms: i64,
@@ -104,8 +111,12 @@ pub struct Sealed {
     pub first_read: i64,
     /// Tables with at least one row.
     pub tables: Vec<TableBlock>,
-    /// Messages for the next stage.
+    /// Messages for the next stage that Kafka's client did not take before the batch was closed.
     pub derived: Vec<Derived>,
+    /// How many there are with those that it took.
+    pub derived_counts: DerivedCounts,
+    /// Messages that the client has, and how they fare.
+    pub outstanding: Arc<Outstanding>,
     /// Messages that were not taken.
     pub dead_letters: Vec<DeadLetter>,
     /// Counts.
@@ -147,6 +158,8 @@ impl Building {
             start,
             next: start,
             counts: Counts::default(),
+            handed_over: DerivedCounts::new(),
+            outstanding: Arc::default(),
             dead_letters: Vec::new(),
             dead_letter_bytes: 0,
             appended_first_ms: 0,
@@ -173,6 +186,19 @@ impl Building {
         self.counts.rejects += 1;
         self.dead_letter_bytes += dead_letter.bytes();
         self.dead_letters.push(dead_letter);
+    }
+
+    /// Hands over what there is for the next stage, in order, until `take` says no: it is to send the message, and to note it as outstanding. After a failure
+    /// nothing goes out any more, since what comes behind a hole would be all that the next stage sees.
+    pub fn hand_over(&mut self, mut take: impl FnMut(&Derived, &Arc<Outstanding>) -> bool) {
+        let (handed_over, outstanding) = (&mut self.handed_over, &self.outstanding);
+        self.output.hand_over(|derived| {
+            let taken = !outstanding.has_failed() && take(derived, outstanding);
+            if taken {
+                *handed_over.entry(derived.topic.name).or_default() += 1;
+            }
+            taken
+        });
     }
 
     /// Offsets up to `next` were not in the log any more.
@@ -219,6 +245,10 @@ impl Building {
         mode: Mode,
     ) -> Sealed {
         let (rows, derived) = self.output.take();
+        let mut derived_counts = std::mem::take(&mut self.handed_over);
+        for derived in &derived {
+            *derived_counts.entry(derived.topic.name).or_default() += 1;
+        }
         let origin = Origin {
             topic,
             partition,
@@ -245,6 +275,8 @@ impl Building {
             first_read: self.start,
             tables,
             derived,
+            derived_counts,
+            outstanding: std::mem::take(&mut self.outstanding),
             dead_letters: std::mem::take(&mut self.dead_letters),
             counts: std::mem::take(&mut self.counts),
             appended_ms: (self.appended_first_ms, self.appended_last_ms),

@@ -1,4 +1,5 @@
-//! One flush cycle: all claimed batches go into ClickHouse and to Kafka side by side, then their ranges into the ledger with one insert.
+//! One flush cycle: all claimed batches go into ClickHouse, side by side with that what they send must be acknowledged by Kafka; then their ranges go into the ledger
+//! with one insert.
 //!
 //! An answer of success to a first attempt is enough. After anything else the whole batch is sent again under its token and counted; rows that an engine
 //! forgot although it remembers their token are inserted under another token.
@@ -535,8 +536,9 @@ fn derived(batch: &Sealed, sink: &Sink) -> BTreeMap<String, u64> {
         .filter(|topic| topic.content == Content::Derived);
     internal
         .map(|topic| {
-            let sent = batch.derived.iter().filter(|sent| sent.topic == *topic);
-            (sink.delivery.full_name(*topic), sent.count() as u64)
+            let sent = batch.derived_counts.get(topic.name);
+            let sent = sent.copied().unwrap_or_default();
+            (sink.delivery.full_name(*topic), sent)
         })
         .collect()
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use activity_consumers::Derived;
 use activity_platform::fault::{self, Point};
 use activity_platform::kafka;
 use activity_platform::settings::KafkaSettings;
@@ -33,12 +34,19 @@ pub struct DeliveryError {
 }
 
 /// What is outstanding of one batch.
-#[derive(Default)]
-struct Outstanding {
+#[derive(Debug, Default)]
+pub struct Outstanding {
     messages: AtomicUsize,
     /// The first error.
     failed: OnceLock<KafkaError>,
     changed: Notify,
+}
+
+impl Outstanding {
+    /// Whether a message of the batch was not delivered.
+    pub fn has_failed(&self) -> bool {
+        self.failed.get().is_some()
+    }
 }
 
 struct Context;
@@ -112,56 +120,61 @@ impl Delivery {
         })
     }
 
-    /// Sends all dead letters and derived messages of a batch and waits until each is acknowledged.
+    /// Gives a derived message to the client; false where its queue is full, or it takes the message never, which is noted as the batch's failure.
+    pub fn hand_over(
+        &self,
+        derived: &Derived,
+        source: BatchSource<'_>,
+        outstanding: &Arc<Outstanding>,
+    ) -> bool {
+        let header = Source {
+            epoch: source.epoch,
+            topic: source.topic,
+            partition: source.partition,
+            offset: derived.offset,
+            n: derived.n,
+        }
+        .to_string();
+        let headers = OwnedHeaders::new().insert(Header {
+            key: SOURCE_HEADER,
+            value: Some(&header),
+        });
+        let topic = self.full_name(derived.topic);
+        let payload = Some(derived.payload.as_slice());
+        self.enqueue(&topic, &derived.key, payload, headers, outstanding)
+    }
+
+    /// Sends all dead letters of a batch, and the derived messages that were not handed over before, and waits until each is acknowledged.
     ///
     /// # Errors
     /// If one was not acknowledged; the batch's partition must then begin anew.
     pub async fn send(&self, batch: &Sealed, source: BatchSource<'_>) -> Result<(), DeliveryError> {
-        if batch.dead_letters.is_empty() && batch.derived.is_empty() {
+        if batch.dead_letters.is_empty() && batch.derived_counts.is_empty() {
             return Ok(());
         }
-        // One too many, taken back at the end: the count cannot touch zero while messages are still handed over.
-        let outstanding = Arc::new(Outstanding {
-            messages: AtomicUsize::new(1),
-            ..Outstanding::default()
-        });
+        let outstanding = &batch.outstanding;
         for derived in &batch.derived {
-            let header = Source {
-                epoch: source.epoch,
-                topic: source.topic,
-                partition: source.partition,
-                offset: derived.offset,
-                n: derived.n,
+            while !outstanding.has_failed() && !self.hand_over(derived, source, outstanding) {
+                tokio::time::sleep(QUEUE_FULL_PAUSE).await;
             }
-            .to_string();
-            let headers = OwnedHeaders::new().insert(Header {
-                key: SOURCE_HEADER,
-                value: Some(&header),
-            });
-            let topic = self.full_name(derived.topic);
-            self.enqueue(
-                &topic,
-                &derived.key,
-                Some(&derived.payload),
-                headers,
-                &outstanding,
-            )
-            .await?;
         }
         for letter in &batch.dead_letters {
             let key = letter_key(self.group, source.topic, source.partition, letter.offset);
             let written = dead_letter::write(letter, source);
-            self.enqueue(
-                &self.dead_letter_topic,
-                key.as_bytes(),
-                written.payload,
-                written.headers,
-                &outstanding,
-            )
-            .await?;
+            while !outstanding.has_failed()
+                && !self.enqueue(
+                    &self.dead_letter_topic,
+                    key.as_bytes(),
+                    written.payload,
+                    written.headers.clone(),
+                    outstanding,
+                )
+            {
+                tokio::time::sleep(QUEUE_FULL_PAUSE).await;
+            }
             fault::reach(Point::DeadLetterSent);
         }
-        outstanding.messages.fetch_sub(1, Ordering::Release);
+        // Whether one fails or not: none of them is on its way any more when the partition begins anew.
         while outstanding.messages.load(Ordering::Acquire) > 0 {
             outstanding.changed.notified().await;
         }
@@ -180,14 +193,14 @@ impl Delivery {
         topic.full_name(&self.topic_prefix)
     }
 
-    async fn enqueue(
+    fn enqueue(
         &self,
         topic: &str,
         key: &[u8],
         payload: Option<&[u8]>,
         headers: OwnedHeaders,
         outstanding: &Arc<Outstanding>,
-    ) -> Result<(), DeliveryError> {
+    ) -> bool {
         outstanding.messages.fetch_add(1, Ordering::Relaxed);
         let mut record = BaseRecord::with_opaque_to(topic, outstanding.clone())
             .key(key)
@@ -195,21 +208,14 @@ impl Delivery {
         if let Some(payload) = payload {
             record = record.payload(payload);
         }
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
-                    record = returned;
-                    tokio::time::sleep(QUEUE_FULL_PAUSE).await;
-                }
-                Err((error, _)) => {
-                    return Err(DeliveryError {
-                        topic: topic.to_owned(),
-                        error,
-                    });
-                }
-            }
+        let Err((error, _)) = self.producer.send(record) else {
+            return true;
+        };
+        outstanding.messages.fetch_sub(1, Ordering::Relaxed);
+        if error != KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) {
+            let _ = outstanding.failed.set(error);
         }
+        false
     }
 
     /// Whether the producer has met an error that it cannot come back from.

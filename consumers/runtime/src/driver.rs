@@ -322,6 +322,7 @@ impl Driver {
             }
             timeout = Duration::ZERO;
         }
+        self.send_derived();
     }
 
     /// Rebalances, statistics and errors, of which the consumer's own queue tells.

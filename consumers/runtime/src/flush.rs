@@ -1,4 +1,4 @@
-//! The half of the loop that claims, hands over to cycles, settles and commits.
+//! The half of the loop that sends, claims, hands over to cycles, settles and commits.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use rdkafka::consumer::Consumer as _;
 use crate::backoff::backoff;
 use crate::claim::Claim;
 use crate::cycle::{self, Job, Outcome, now_ms};
+use crate::delivery::BatchSource;
 use crate::driver::Driver;
 use crate::lane::{Lane, Phase};
 use crate::membership::{Commit, CommitError, Partition};
@@ -22,6 +23,21 @@ const AGE_FAR_BEHIND: Duration = Duration::from_secs(5);
 const SHUTDOWN_STEP: Duration = Duration::from_millis(20);
 
 impl Driver {
+    /// Gives Kafka what lanes have for the next stage, at once and not with their batches: it is to see what comes from many partitions in the order in which it
+    /// happened. Nothing is claimed yet, and need not be: whoever reads the same messages sends the same, of which the next stage takes each once.
+    pub(crate) fn send_derived(&mut self) {
+        let (delivery, epoch) = (&self.sink.delivery, self.epoch);
+        for lane in self.lanes.values_mut() {
+            let (name, partition) = (lane.name.clone(), lane.partition);
+            let source = BatchSource {
+                topic: &name,
+                partition,
+                epoch,
+            };
+            lane.hand_over(|derived, outstanding| delivery.hand_over(derived, source, outstanding));
+        }
+    }
+
     /// Seals what is due, claims it and what must be tried again in one commit, and starts a cycle. `all`: everything is due.
     pub(crate) fn start_cycle(&mut self, now: Instant, all: bool) {
         let waits = now < self.next_cycle_at

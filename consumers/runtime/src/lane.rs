@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use activity_consumers::{Answers, Group, Instance, Received, Reject, Settings, StaleSnapshot};
+use activity_consumers::{
+    Answers, Derived, Group, Instance, Received, Reject, Settings, StaleSnapshot,
+};
 use rdkafka::TopicPartitionList;
 use tokio_util::sync::CancellationToken;
 
@@ -12,6 +15,7 @@ use crate::batch::{Building, Mode, Sealed};
 use crate::claim::Range;
 use crate::dead_letter;
 use crate::decoding::Schemas;
+use crate::delivery::Outstanding;
 use crate::headers::{MessageHeaders, Tail};
 use crate::input::{Reader, Reading, Unreadable};
 use crate::panics::caught;
@@ -562,6 +566,18 @@ impl Lane {
         sealed
             .or_else(|| self.building.oldest_ms())
             .filter(|appended_at_ms| *appended_at_ms > 0)
+    }
+
+    /// Hands over what there is for the next stage, as [`Building::hand_over`] does, unless something of the batch under way still waits to be sent: what is behind
+    /// it must not overtake it.
+    pub fn hand_over(&mut self, take: impl FnMut(&Derived, &Arc<Outstanding>) -> bool) {
+        let nothing_waits = |sealed: &Arc<Sealed>| {
+            let is_sent = sealed.derived.is_empty() && !sealed.outstanding.has_failed();
+            is_sent || sealed.delivered.load(Ordering::Acquire)
+        };
+        if self.phase == Phase::Running && self.sealed.as_ref().is_none_or(nothing_waits) {
+            self.building.hand_over(take);
+        }
     }
 
     /// The lane waits for what a message needs, and reads again; others go on.

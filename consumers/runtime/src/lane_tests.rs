@@ -25,6 +25,8 @@ const EPOCH: u32 = 9;
 /// Where the log begins.
 const FIRST: i64 = 3;
 const TOPIC: Topic = Topic::derived("sums.test", Partitions::One);
+/// Where the next stage would read.
+const NEXT: Topic = Topic::derived("sums.next", Partitions::One);
 static GROUP: Group = Group::of::<Sums>();
 
 activity_consumers::rows! {
@@ -34,7 +36,7 @@ activity_consumers::rows! {
 /// A payload that begins so makes the group panic.
 const PANICS: u8 = 7;
 
-/// A group whose every row depends on all messages before it. A payload that begins with 0 is rejected, after its rows were appended; one that begins with
+/// A group whose every row depends on all messages before it, and goes to the next stage too. A payload that begins with 0 is rejected, after its rows were appended; one that begins with
 /// [`PANICS`] panics when the state is half changed.
 struct Sums(u64);
 
@@ -54,7 +56,10 @@ impl ConsumerGroup for Sums {
             unreachable!("the topic carries derived messages")
         };
         let sum = next_sum(self.0, payload);
-        sums_of(sum, payload).for_each(|sum| out.insert(&SumRow { sum }));
+        for sum in sums_of(sum, payload) {
+            out.insert(&SumRow { sum });
+            out.send(NEXT, "", &sum);
+        }
         if payload[0] == PANICS {
             self.0 = sum / 2;
             panic!("begins with {PANICS}");
@@ -219,6 +224,7 @@ fn steps(inserts: Vec<Fate>, late: bool, expire: u32, delete: u32) -> impl Strat
         6 => (again, 0_usize..8).prop_map(|(again, messages)| Step::Deliver(again, messages)),
         6 => ((often(), often()), simple()).prop_map(|((all, snapshot), fate)| Step::Flush(all, snapshot, fate)),
         6 => (insert, simple()).prop_map(|(fate, ledger)| Step::Insert(fate, ledger)),
+        4 => (0_usize..6).prop_map(Step::Send),
         4 => (0_usize..2).prop_map(Step::Snapshot),
         2 => any::<(bool, bool)>().prop_map(move |(last_commit, arrives)| Step::Lose(last_commit, late && arrives)),
         5 => Just(Step::Assign),
@@ -282,6 +288,7 @@ proptest! {
         prop_assert_eq!(&world.dead_letters, &rejects);
         prop_assert_eq!(world.tile(FIRST), (world.log.len() as u64, rejects.len() as u64, 0, rows.len()));
         prop_assert_eq!(&world.built, &world.uninterrupted());
+        prop_assert_eq!(world.seen_by_the_next_stage(), rows);
     }
 
     #[test]
@@ -293,6 +300,7 @@ proptest! {
         prop_assert_eq!(&world.rows, &rows);
         prop_assert_eq!(&world.dead_letters, &rejects);
         prop_assert_eq!(world.tile(FIRST), (world.log.len() as u64, rejects.len() as u64, 0, rows.len()));
+        prop_assert_eq!(world.seen_by_the_next_stage(), rows);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! [`run`] runs one group in this process until it is told to stop. Delivery is exactly once in effect: see [`claim`] and [`cycle`] for how.
 //!
 //! ```text
-//! poll ─► lane (decode, group, batch) ─► claim (commit) ─► cycle (inserts, dead letters, derived messages, ledger) ─► next claim
+//! poll ─► lane (decode, group, batch) ─► derived messages ─► claim (commit) ─► cycle (inserts, dead letters, acknowledgements, ledger) ─► next claim
 //! ```
 
 mod anew;

@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range as Offsets;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use activity_consumers::Derived;
 use clap::{Args as _, FromArgMatches as _};
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +42,8 @@ pub(super) enum Fate {
 pub(super) enum Step {
     /// The consumer's position goes back by so many messages, then so many come.
     Deliver(usize, usize),
+    /// The Kafka client takes so many messages for the next stage.
+    Send(usize),
     /// What is there, or only what is full, is sealed; perhaps there is a snapshot; the claim, or that nothing is in flight, is committed.
     Flush(bool, bool, Fate),
     /// The claimed batch is inserted, then written to the ledger.
@@ -94,6 +98,8 @@ pub(super) struct World {
     pub(super) reasons: BTreeMap<i64, (&'static str, String)>,
     snapshots: [Option<Snapshot>; 2],
     late_snapshots: Vec<(u8, Snapshot)>,
+    /// What came to the next stage's topic, repetitions included.
+    sent: Vec<Row>,
     pub(super) late_inserts: Vec<Arc<Sealed>>,
     /// Inserts of ranges from here on may arrive late.
     pub(super) late_from: i64,
@@ -120,6 +126,7 @@ impl World {
             reasons: BTreeMap::new(),
             snapshots: [None, None],
             late_snapshots: Vec::new(),
+            sent: Vec::new(),
             late_inserts: Vec::new(),
             late_from: FIRST,
             owner: None,
@@ -130,6 +137,7 @@ impl World {
         for step in steps {
             match *step {
                 Step::Deliver(again, messages) => self.deliver(again, messages),
+                Step::Send(room) => self.send(room),
                 Step::Flush(all, snapshot, fate) => self.flush(all, snapshot, fate),
                 Step::Insert(fate, ledger) => self.insert(fate, ledger),
                 Step::Snapshot(which) => self.store_snapshot(which),
@@ -346,7 +354,7 @@ impl World {
             .committed
             .map(|(start, Claim { end, .. })| Range { start, end });
         assert_eq!(claimed, Some(batch.range), "inserted without a claim");
-        self.deliver_dead_letters(&batch);
+        self.deliver_messages(&batch);
         let mut tables = batch.tables.iter();
         if !tables.all(|table| self.insert_table(&batch, table, attempt, fate))
             || ledger == Fate::Failed
@@ -428,7 +436,41 @@ impl World {
         all.filter(|offset| offsets.contains(offset)).collect()
     }
 
-    fn deliver_dead_letters(&mut self, batch: &Sealed) {
+    /// As `Driver::send_derived`, with a client whose queue has so much room.
+    fn send(&mut self, mut room: usize) {
+        let Some(Owner { lane, .. }) = &mut self.owner else {
+            return;
+        };
+        lane.hand_over(|derived, _| {
+            let is_taken = room > 0;
+            if is_taken {
+                room -= 1;
+                self.sent.push(message_of(derived));
+            }
+            is_taken
+        });
+    }
+
+    /// What the next stage takes of all that came: as `Marks`.
+    pub(super) fn seen_by_the_next_stage(&self) -> Vec<Row> {
+        let mut seen: Vec<Row> = Vec::new();
+        for message in &self.sent {
+            let is_above = |last: &Row| (last.0, last.1) < (message.0, message.1);
+            if seen.last().is_none_or(is_above) {
+                seen.push(*message);
+            }
+        }
+        seen
+    }
+
+    /// As `Delivery::send`.
+    fn deliver_messages(&mut self, batch: &Sealed) {
+        if !batch.delivered.swap(true, Ordering::AcqRel) {
+            self.sent.extend(batch.derived.iter().map(message_of));
+        }
+        let told: u64 = batch.derived_counts.values().sum();
+        let rows: u64 = batch.tables.iter().map(|table| table.rows).sum();
+        assert_eq!(told, rows, "a message for each row");
         for letter in &batch.dead_letters {
             self.dead_letters.insert(letter.offset);
             let why = (letter.reason, letter.error.clone());
@@ -486,7 +528,7 @@ impl World {
             return;
         }
         let batch = self.late_inserts.swap_remove(which);
-        self.deliver_dead_letters(&batch);
+        self.deliver_messages(&batch);
         for table in &batch.tables {
             self.store(token_of(&batch), rows_in(table));
         }
@@ -543,6 +585,12 @@ impl World {
         }
         built
     }
+}
+
+/// (offset, n, sum) of a message for the next stage.
+fn message_of(derived: &Derived) -> Row {
+    let sum = postcard::from_bytes(&derived.payload).unwrap();
+    (derived.offset, derived.n, sum)
 }
 
 /// The name of a batch in ClickHouse.
