@@ -12,8 +12,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::ONE_AT_A_TIME;
-use crate::support::{self, World, fresh_stack_of};
+use crate::support::{self, World, fresh_stack_of, place};
 
 /// Events that must come through before the next fault.
 const EVENTS_BETWEEN: u64 = 1_000;
@@ -98,7 +97,7 @@ async fn kill_all_at_once(stack: &mut Stack) {
 
 #[test]
 fn of_three_brokers_one_may_die_each_may_be_restarted_and_all_may_die_at_once() {
-    let _alone = ONE_AT_A_TIME.lock();
+    let _place = place();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -20,7 +20,7 @@ use activity_platform::kafka;
 use activity_producer::publish::{Publisher, Run, publish};
 use activity_producer::traffic::{Traffic, TrafficSettings};
 use activity_producer::{Pace, SimulateArgs};
-use support::{World, fresh_stack, groups};
+use support::{World, fresh_stack, groups, place};
 use tokio_util::sync::CancellationToken;
 
 const KILLS: u64 = 10;
@@ -51,12 +51,9 @@ fn victim(seed: u64, step: u64) -> Victim {
     }
 }
 
-/// One stack at a time: two would share the machine's two cores.
-static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
-
 #[test]
 fn what_kafka_does_not_take_in_time_is_counted_as_failed_and_fails_the_run() {
-    let _alone = ONE_AT_A_TIME.lock();
+    let _place = place();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -111,7 +108,7 @@ fn ten_kills_at_random_moments_lose_nothing_and_double_nothing() {
         .and_then(|seed| seed.parse().ok())
         .unwrap_or_else(|| RandomState::new().hash_one(0));
     println!("ACTIVITY_TEST_SEED={seed}");
-    let _alone = ONE_AT_A_TIME.lock();
+    let _place = place();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

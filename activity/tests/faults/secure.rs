@@ -18,8 +18,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::ONE_AT_A_TIME;
-use crate::support::{ACTIVITY, World, scratch};
+use crate::support::{ACTIVITY, World, place, scratch};
 
 /// Events that go through.
 const EVENTS: u64 = 2_000;
@@ -183,7 +182,7 @@ async fn secure_world(stack: &Stack, files: &Files) -> World {
 
 #[test]
 fn events_go_through_over_tls_with_users_and_whoever_is_refused_is_told_what_to_do() {
-    let _alone = ONE_AT_A_TIME.lock();
+    let _place = place();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

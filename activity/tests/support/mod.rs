@@ -15,12 +15,24 @@ use activity_platform::clickhouse::Database;
 use activity_platform::security::KafkaSecurity;
 use activity_platform::settings::{ClickHouseSettings, KafkaSettings, RegistrySettings, Targets};
 use activity_producer::{Published, SimulateArgs};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 /// The binary under test.
 pub const ACTIVITY: &str = env!("CARGO_BIN_EXE_activity");
 /// Nothing here takes this long; whatever does, hangs.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Stacks of one test binary at a time, where each test has its own. Most of such a test is waiting, for a timeout or for a service that starts; more than these
+/// would share two cores when they do not wait.
+const STACKS_MAX: usize = 2;
+
+/// Waits until the test may have a stack of its own; it may until this is dropped.
+pub fn place() -> SemaphorePermit<'static> {
+    static PLACES: Semaphore = Semaphore::const_new(STACKS_MAX);
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.unwrap().block_on(PLACES.acquire()).unwrap()
+}
 
 /// Starts a stack on a fresh folder of the target directory.
 pub async fn fresh_stack(name: &str) -> Stack {

@@ -1,4 +1,4 @@
-//! `activity up` as a user runs it: the real binary on the real services, ended by itself, by Ctrl-C and by SIGKILL. One test at a time; each has folders of its own.
+//! `activity up` as a user runs it: the real binary on the real services, ended by itself, by Ctrl-C and by SIGKILL. Each test has folders of its own.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -15,12 +15,11 @@ mod up;
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use running::Running;
 use serde_json::Value;
-use support::{groups, scratch, signal};
+use support::{groups, place, scratch, signal};
 use up::{PATIENCE, Up, within};
 
 /// How long what a killed `up` had started may take to be gone: a killed engine gives back gigabytes first.
@@ -29,7 +28,7 @@ const SERVICES: usize = 4;
 
 #[test]
 fn asked_for_events_end_the_run_and_the_next_start_on_the_folder_finds_them() {
-    let _alone = alone();
+    let _place = place();
     let folder = fresh_folder("up_events");
     let mut up = Up::start(&folder, &["--events", "5000", "--seed", "1", "-o", "json"]);
     assert_eq!(up.exit_code_within(PATIENCE), Some(0), "{}", up.tails());
@@ -76,7 +75,7 @@ fn asked_for_events_end_the_run_and_the_next_start_on_the_folder_finds_them() {
 
 #[test]
 fn two_stacks_started_at_once_run_side_by_side_and_each_has_its_own_data() {
-    let _alone = alone();
+    let _place = place();
     let mut ups =
         ["up_one", "up_other"].map(|name| Up::start(&fresh_folder(name), &["--no-traffic"]));
     let urls = ups.each_mut().map(Up::ready);
@@ -97,7 +96,7 @@ fn two_stacks_started_at_once_run_side_by_side_and_each_has_its_own_data() {
 
 #[test]
 fn a_killed_group_is_started_again_and_a_killed_up_leaves_nobody_behind_and_clean_data() {
-    let _alone = alone();
+    let _place = place();
     let folder = fresh_folder("up_killed");
     let mut up = Up::start(&folder, &["--seed", "2"]);
     up.ready();
@@ -135,7 +134,7 @@ fn a_killed_group_is_started_again_and_a_killed_up_leaves_nobody_behind_and_clea
 
 #[test]
 fn a_broker_of_three_that_dies_is_named_and_comes_back_and_the_folder_keeps_its_three() {
-    let _alone = alone();
+    let _place = place();
     let folder = fresh_folder("up_brokers");
     let mut up = Up::start(&folder, &["--brokers", "3", "--no-traffic"]);
     up.ready();
@@ -168,7 +167,7 @@ fn a_broker_of_three_that_dies_is_named_and_comes_back_and_the_folder_keeps_its_
 
 #[test]
 fn a_migration_that_waits_for_a_rewind_leaves_the_services_up_until_that_is_given_up() {
-    let _alone = alone();
+    let _place = place();
     let folder = fresh_folder("up_rewind_first");
     let mut up = Up::start(&folder, &["--no-traffic"]);
     up.ready();
@@ -201,12 +200,6 @@ fn take(address: &str) -> Option<TcpListener> {
     std::iter::repeat_with(|| TcpListener::bind(address).ok())
         .take_while(|_| began.elapsed() < Duration::from_millis(150))
         .find_map(|listener| listener)
-}
-
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    // A test that failed is no reason for the others to fail.
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn fresh_folder(name: &str) -> PathBuf {

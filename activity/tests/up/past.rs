@@ -2,14 +2,15 @@
 
 use std::fs;
 
+use crate::support::place;
 use crate::up::{PATIENCE, Up};
-use crate::{alone, assert_clean, events, fresh_folder, lag};
+use crate::{assert_clean, events, fresh_folder, lag};
 
 const HOUR_MS: i64 = 3_600_000;
 
 #[test]
 fn a_new_folder_has_a_past_when_it_is_ready_which_goes_on_into_the_present() {
-    let _alone = alone();
+    let _place = place();
     let folder = fresh_folder("up_past");
     let past = ["--backfill", "2h", "--backfill-events", "4000"];
     let mut up = Up::start(&folder, &[&past[..], &["--rate", "100"]].concat());
@@ -49,7 +50,7 @@ fn a_new_folder_has_a_past_when_it_is_ready_which_goes_on_into_the_present() {
 
 #[test]
 fn a_past_without_a_present_ends_with_it() {
-    let _alone = alone();
+    let _place = place();
     let folder = fresh_folder("up_past_alone");
     let past = [
         "--no-traffic",
