@@ -138,6 +138,12 @@ impl Sealed {
         pieces.map(Bytes::len).sum()
     }
 
+    /// How many messages the range has for the next stage. None where the log had lost a part of it: an earlier owner may have read that and sent what it gives.
+    pub fn known_derived_counts(&self) -> Option<&DerivedCounts> {
+        let is_whole = self.first_read == self.range.start && self.counts.lost == 0;
+        is_whole.then_some(&self.derived_counts)
+    }
+
     /// Memory held, roughly.
     pub fn bytes(&self) -> usize {
         self.block_bytes()

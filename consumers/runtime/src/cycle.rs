@@ -525,19 +525,18 @@ fn claimed_at_ms(job: &Job, now_ms: i64) -> i64 {
     }
 }
 
-/// Derived messages of a range, by internal topic. None are told where a part of the range was gone: an earlier attempt may have sent those of that part.
+/// Derived messages of a range, by internal topic; nothing where they are not known.
 fn derived(batch: &Sealed, sink: &Sink) -> BTreeMap<String, u64> {
-    if batch.first_read != batch.range.start {
+    let Some(counts) = batch.known_derived_counts() else {
         return BTreeMap::new();
-    }
+    };
     let internal = sink
         .reads
         .iter()
         .filter(|topic| topic.content == Content::Derived);
     internal
         .map(|topic| {
-            let sent = batch.derived_counts.get(topic.name);
-            let sent = sent.copied().unwrap_or_default();
+            let sent = counts.get(topic.name).copied().unwrap_or_default();
             (sink.delivery.full_name(*topic), sent)
         })
         .collect()

@@ -70,6 +70,8 @@ pub(super) struct Settled {
     rejects: u64,
     pub(super) lost: u64,
     pub(super) rows: usize,
+    /// Messages for the next stage; None: not known.
+    pub(super) derived: Option<u64>,
 }
 
 /// The process that owns the partition.
@@ -463,14 +465,22 @@ impl World {
         seen
     }
 
+    /// As `activity verify`: wherever the ledger says how many messages a range has for the next stage, so many came.
+    fn count_derived(&self) {
+        let seen = self.seen_by_the_next_stage();
+        for (start, Settled { end, derived, .. }) in &self.ledger {
+            let range = *start..*end;
+            let found = seen.iter().filter(|message| range.contains(&message.0));
+            let found = found.count() as u64;
+            assert_eq!(derived.unwrap_or(found), found, "{range:?}");
+        }
+    }
+
     /// As `Delivery::send`.
     fn deliver_messages(&mut self, batch: &Sealed) {
         if !batch.delivered.swap(true, Ordering::AcqRel) {
             self.sent.extend(batch.derived.iter().map(message_of));
         }
-        let told: u64 = batch.derived_counts.values().sum();
-        let rows: u64 = batch.tables.iter().map(|table| table.rows).sum();
-        assert_eq!(told, rows, "a message for each row");
         for letter in &batch.dead_letters {
             self.dead_letters.insert(letter.offset);
             let why = (letter.reason, letter.error.clone());
@@ -488,6 +498,9 @@ impl World {
             rejects: batch.counts.rejects,
             lost: batch.counts.lost + (batch.first_read - start) as u64 - there,
             rows: self.rows_of(&(start..end)),
+            derived: batch
+                .known_derived_counts()
+                .map(|counts| counts.values().sum()),
         };
         if let Some(written) = self.ledger.get(&start) {
             assert_eq!(*written, row);
@@ -539,8 +552,9 @@ impl World {
         }
     }
 
-    /// The ledger's ranges lie end to end from an offset to the log's end. Gives the sums of events, rejects, lost offsets and rows.
+    /// The ledger's ranges lie end to end from an offset to the log's end, and their messages for the next stage are there. Gives the sums of events, rejects, lost offsets and rows.
     pub(super) fn tile(&self, first: i64) -> (u64, u64, u64, usize) {
+        self.count_derived();
         let (mut end, mut sums) = (first, (0, 0, 0, 0));
         for (start, range) in &self.ledger {
             assert_eq!(*start, end, "{:#?}", self.ledger);
