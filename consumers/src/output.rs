@@ -245,10 +245,10 @@ impl Pieces {
 /// Rows and derived messages of the batch that is being built.
 pub struct Output {
     tables: Vec<Rows>,
-    /// Those that were not handed over yet.
+    /// Those that were not drained yet.
     derived: Vec<Derived>,
     derived_before_event: usize,
-    /// Bytes of the batch's derived messages, handed over or not, and of those before the event: asked for too often to be counted anew.
+    /// Bytes of the batch's derived messages, drained or not, and of those before the event: asked for too often to be counted anew.
     derived_bytes: usize,
     derived_bytes_before_event: usize,
     offset: i64,
@@ -370,9 +370,9 @@ impl Output {
         self.tables.iter().map(Rows::bytes).sum::<usize>() + self.derived_bytes
     }
 
-    /// The runtime's side, between two events: hands over derived messages in order, until one is not taken; that and those behind it stay. Their bytes count until
-    /// the batch ends, or a batch of a stage without rows would have no limit.
-    pub fn hand_over(&mut self, take: impl FnMut(&Derived) -> bool) {
+    /// The runtime's side, between two events: drains derived messages in order, until one is not taken; that and those behind it stay. The bytes of all count
+    /// until the batch ends, or a batch of a stage without rows would have no limit.
+    pub fn drain_derived(&mut self, take: impl FnMut(&Derived) -> bool) {
         let taken = self.derived.iter().map(take).take_while(|taken| *taken);
         let taken = taken.count();
         self.derived.drain(..taken);
@@ -380,7 +380,7 @@ impl Output {
         self.derived_bytes_before_event = self.derived_bytes;
     }
 
-    /// Ends the batch: hands out its rows, and the derived messages that were not handed over before, and begins an empty one.
+    /// Ends the batch: hands out its rows, and the derived messages that were not drained before, and begins an empty one.
     pub fn take(&mut self) -> (Vec<Rows>, Vec<Derived>) {
         let fresh = self.tables.iter().map(Rows::fresh).collect();
         self.begin_derived_anew();

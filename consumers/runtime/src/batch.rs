@@ -9,7 +9,7 @@ use activity_consumers::{Derived, Origin, Output, TableSpec};
 use bytes::Bytes;
 
 use crate::claim::Range;
-use crate::delivery::Outstanding;
+use crate::outstanding::Outstanding;
 
 /// A message that a group does not take, with all that is needed to put it through again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +82,8 @@ pub struct Building {
     pub next: i64,
     /// Counts so far.
     pub counts: Counts,
-    handed_over: DerivedCounts,
+    /// Of those that the client has taken.
+    derived_counts: DerivedCounts,
     outstanding: Arc<Outstanding>,
     dead_letters: Vec<DeadLetter>,
     dead_letter_bytes: usize,
@@ -164,7 +165,7 @@ impl Building {
             start,
             next: start,
             counts: Counts::default(),
-            handed_over: DerivedCounts::new(),
+            derived_counts: DerivedCounts::new(),
             outstanding: Arc::default(),
             dead_letters: Vec::new(),
             dead_letter_bytes: 0,
@@ -194,14 +195,14 @@ impl Building {
         self.dead_letters.push(dead_letter);
     }
 
-    /// Hands over what there is for the next stage, in order, until `take` says no: it is to send the message, and to note it as outstanding. After a failure
-    /// nothing goes out any more, since what comes behind a hole would be all that the next stage sees.
-    pub fn hand_over(&mut self, mut take: impl FnMut(&Derived, &Arc<Outstanding>) -> bool) {
-        let (handed_over, outstanding) = (&mut self.handed_over, &self.outstanding);
-        self.output.hand_over(|derived| {
+    /// Drains what there is for the next stage, in order, until `take` says no: it is to send the message, and to note it as outstanding. After a failure nothing
+    /// goes out any more, since what comes behind a hole would be all that the next stage sees.
+    pub fn drain_derived(&mut self, mut take: impl FnMut(&Derived, &Arc<Outstanding>) -> bool) {
+        let (counts, outstanding) = (&mut self.derived_counts, &self.outstanding);
+        self.output.drain_derived(|derived| {
             let taken = !outstanding.has_failed() && take(derived, outstanding);
             if taken {
-                *handed_over.entry(derived.topic.name).or_default() += 1;
+                *counts.entry(derived.topic.name).or_default() += 1;
             }
             taken
         });
@@ -251,7 +252,7 @@ impl Building {
         mode: Mode,
     ) -> Sealed {
         let (rows, derived) = self.output.take();
-        let mut derived_counts = std::mem::take(&mut self.handed_over);
+        let mut derived_counts = std::mem::take(&mut self.derived_counts);
         for derived in &derived {
             *derived_counts.entry(derived.topic.name).or_default() += 1;
         }

@@ -1,7 +1,6 @@
 //! Messages out: dead letters and derived messages, each acknowledged by Kafka before the source offset moves.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use activity_consumers::Derived;
@@ -14,10 +13,10 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
-use tokio::sync::Notify;
 
 use crate::batch::Sealed;
 use crate::dead_letter::{self, DEAD_LETTER_BYTES_MAX, dead_letter_topic, letter_key};
+use crate::outstanding::Outstanding;
 use crate::source::{SOURCE_HEADER, Source};
 
 /// Bytes that wait in the producer; a full queue slows the group, it never drops.
@@ -31,22 +30,6 @@ const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
 pub struct DeliveryError {
     topic: String,
     error: KafkaError,
-}
-
-/// What is outstanding of one batch.
-#[derive(Debug, Default)]
-pub struct Outstanding {
-    messages: AtomicUsize,
-    /// The first error.
-    failed: OnceLock<KafkaError>,
-    changed: Notify,
-}
-
-impl Outstanding {
-    /// Whether a message of the batch was not delivered.
-    pub fn has_failed(&self) -> bool {
-        self.failed.get().is_some()
-    }
 }
 
 struct Context;
@@ -67,12 +50,9 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, outstanding: Self::DeliveryOpaque) {
         if let Err((error, _)) = result {
             tracing::warn!(%error, "message was not delivered");
-            let _ = outstanding.failed.set(error.clone());
+            outstanding.fail(error.clone());
         }
-        // The last one wakes whoever waits; Release pairs with the Acquire there.
-        if outstanding.messages.fetch_sub(1, Ordering::Release) == 1 {
-            outstanding.changed.notify_one();
-        }
+        outstanding.one_less();
     }
 }
 
@@ -120,8 +100,9 @@ impl Delivery {
         })
     }
 
-    /// Gives a derived message to the client; false where its queue is full, or it takes the message never, which is noted as the batch's failure.
-    pub fn hand_over(
+    /// Gives a derived message to the client, without waiting for anything; false where its queue is full, or it takes the message never, which is noted as the
+    /// batch's failure.
+    pub fn try_send(
         &self,
         derived: &Derived,
         source: BatchSource<'_>,
@@ -144,7 +125,7 @@ impl Delivery {
         self.enqueue(&topic, &derived.key, payload, headers, outstanding)
     }
 
-    /// Sends all dead letters of a batch, and the derived messages that were not handed over before, and waits until each is acknowledged.
+    /// Sends all dead letters of a batch, and the derived messages that the client did not take before, and waits until each is acknowledged.
     ///
     /// # Errors
     /// If one was not acknowledged; the batch's partition must then begin anew.
@@ -154,7 +135,7 @@ impl Delivery {
         }
         let outstanding = &batch.outstanding;
         for derived in &batch.derived {
-            while !outstanding.has_failed() && !self.hand_over(derived, source, outstanding) {
+            while !outstanding.has_failed() && !self.try_send(derived, source, outstanding) {
                 tokio::time::sleep(QUEUE_FULL_PAUSE).await;
             }
         }
@@ -175,17 +156,12 @@ impl Delivery {
             fault::reach(Point::DeadLetterSent);
         }
         // Whether one fails or not: none of them is on its way any more when the partition begins anew.
-        while outstanding.messages.load(Ordering::Acquire) > 0 {
-            outstanding.changed.notified().await;
-        }
+        let ended = outstanding.ended().await;
         fault::reach(Point::Delivered);
-        match outstanding.failed.get() {
-            None => Ok(()),
-            Some(error) => Err(DeliveryError {
-                topic: source.topic.to_owned(),
-                error: error.clone(),
-            }),
-        }
+        ended.map_err(|error| DeliveryError {
+            topic: source.topic.to_owned(),
+            error,
+        })
     }
 
     /// A topic's name in Kafka.
@@ -201,7 +177,7 @@ impl Delivery {
         headers: OwnedHeaders,
         outstanding: &Arc<Outstanding>,
     ) -> bool {
-        outstanding.messages.fetch_add(1, Ordering::Relaxed);
+        outstanding.one_more();
         let mut record = BaseRecord::with_opaque_to(topic, outstanding.clone())
             .key(key)
             .headers(headers);
@@ -211,10 +187,10 @@ impl Delivery {
         let Err((error, _)) = self.producer.send(record) else {
             return true;
         };
-        outstanding.messages.fetch_sub(1, Ordering::Relaxed);
         if error != KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) {
-            let _ = outstanding.failed.set(error);
+            outstanding.fail(error);
         }
+        outstanding.one_less();
         false
     }
 

@@ -34,7 +34,9 @@ impl Driver {
                 partition,
                 epoch,
             };
-            lane.hand_over(|derived, outstanding| delivery.hand_over(derived, source, outstanding));
+            lane.drain_derived(|derived, outstanding| {
+                delivery.try_send(derived, source, outstanding)
+            });
         }
     }
 

@@ -15,9 +15,9 @@ use crate::batch::{Building, Mode, Sealed};
 use crate::claim::Range;
 use crate::dead_letter;
 use crate::decoding::Schemas;
-use crate::delivery::Outstanding;
 use crate::headers::{MessageHeaders, Tail};
 use crate::input::{Reader, Reading, Unreadable};
+use crate::outstanding::Outstanding;
 use crate::panics::caught;
 use crate::resubmit::Feed;
 use crate::rewinds::Rewinds;
@@ -568,15 +568,15 @@ impl Lane {
             .filter(|appended_at_ms| *appended_at_ms > 0)
     }
 
-    /// Hands over what there is for the next stage, as [`Building::hand_over`] does, unless something of the batch under way still waits to be sent: what is behind
+    /// Drains what there is for the next stage, as [`Building::drain_derived`] does, unless something of the batch under way still waits to be sent: what is behind
     /// it must not overtake it.
-    pub fn hand_over(&mut self, take: impl FnMut(&Derived, &Arc<Outstanding>) -> bool) {
+    pub fn drain_derived(&mut self, take: impl FnMut(&Derived, &Arc<Outstanding>) -> bool) {
         let nothing_waits = |sealed: &Arc<Sealed>| {
             let is_sent = sealed.derived.is_empty() && !sealed.outstanding.has_failed();
             is_sent || sealed.delivered.load(Ordering::Acquire)
         };
         if self.phase == Phase::Running && self.sealed.as_ref().is_none_or(nothing_waits) {
-            self.building.hand_over(take);
+            self.building.drain_derived(take);
         }
     }
 

@@ -31,6 +31,7 @@ mod look_up;
 pub mod membership;
 pub mod models;
 mod open;
+mod outstanding;
 mod panics;
 mod places;
 mod reject_limit;

@@ -443,7 +443,7 @@ impl World {
         let Some(Owner { lane, .. }) = &mut self.owner else {
             return;
         };
-        lane.hand_over(|derived, _| {
+        lane.drain_derived(|derived, _| {
             let is_taken = room > 0;
             if is_taken {
                 room -= 1;
