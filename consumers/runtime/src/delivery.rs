@@ -12,7 +12,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
 use crate::batch::Sealed;
 use crate::dead_letter::{self, DEAD_LETTER_BYTES_MAX, dead_letter_topic, letter_key};
@@ -21,8 +21,8 @@ use crate::source::{SOURCE_HEADER, Source};
 
 /// Bytes that wait in the producer; a full queue slows the group, it never drops.
 const QUEUE_KB_MAX: &str = "32768";
-/// Pause before a full queue is tried again.
-const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
+/// Whoever waits for room in the queue, or for acknowledgements, looks for them this often.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// A message was not acknowledged.
 #[derive(Debug, thiserror::Error)]
@@ -57,9 +57,12 @@ impl ProducerContext for Context {
 }
 
 /// One idempotent producer for all that a group sends.
+///
+/// Without a thread of its own: the crate's spins for the last millisecond of each tenth of a second, because the client waits for whole milliseconds only, and
+/// that was more than half of what an idle group used.
 #[derive(Clone)]
 pub struct Delivery {
-    producer: ThreadedProducer<Context>,
+    producer: Arc<BaseProducer<Context>>,
     topic_prefix: Arc<str>,
     dead_letter_topic: Arc<str>,
     group: &'static str,
@@ -92,7 +95,7 @@ impl Delivery {
             // The next stage drops what is not above what it has seen: a message that overtakes a failed one would make it lost.
             .set("enable.gapless.guarantee", "true");
         Ok(Self {
-            producer: ThreadedProducer::from_config_and_context(&config, Context)?,
+            producer: Arc::new(BaseProducer::from_config_and_context(&config, Context)?),
             topic_prefix: settings.topic_prefix.as_str().into(),
             dead_letter_topic: format!("{}{}", settings.topic_prefix, dead_letter_topic(group))
                 .into(),
@@ -136,7 +139,7 @@ impl Delivery {
         let outstanding = &batch.outstanding;
         for derived in &batch.derived {
             while !outstanding.has_failed() && !self.try_send(derived, source, outstanding) {
-                tokio::time::sleep(QUEUE_FULL_PAUSE).await;
+                self.look_again().await;
             }
         }
         for letter in &batch.dead_letters {
@@ -151,17 +154,47 @@ impl Delivery {
                     outstanding,
                 )
             {
-                tokio::time::sleep(QUEUE_FULL_PAUSE).await;
+                self.look_again().await;
             }
             fault::reach(Point::DeadLetterSent);
         }
         // Whether one fails or not: none of them is on its way any more when the partition begins anew.
-        let ended = outstanding.ended().await;
+        let ended = self.ended(outstanding).await;
         fault::reach(Point::Delivered);
         ended.map_err(|error| DeliveryError {
             topic: source.topic.to_owned(),
             error,
         })
+    }
+
+    async fn ended(&self, outstanding: &Outstanding) -> Result<(), KafkaError> {
+        loop {
+            self.take_acknowledgements();
+            let ended = tokio::time::timeout(LOOK_EVERY, outstanding.ended());
+            if let Ok(ended) = ended.await {
+                return ended;
+            }
+        }
+    }
+
+    async fn look_again(&self) {
+        tokio::time::sleep(LOOK_EVERY).await;
+        self.take_acknowledgements();
+    }
+
+    /// Takes what Kafka has answered and the client's errors and log lines, without waiting: to be called all the time.
+    pub fn take_acknowledgements(&self) {
+        // A poll takes one answer, which is for many messages. Those that are sent meanwhile end the loop early, which does no harm.
+        loop {
+            let before = self.producer.in_flight_count();
+            if before == 0 {
+                return;
+            }
+            self.producer.poll(Duration::ZERO);
+            if self.producer.in_flight_count() >= before {
+                return;
+            }
+        }
     }
 
     /// A topic's name in Kafka.

@@ -267,6 +267,7 @@ impl Driver {
             self.poll();
             self.tend_redos();
         }
+        self.sink.delivery.take_acknowledgements();
         self.housekeep(Instant::now());
         let consumer_error = || {
             self.consumer
