@@ -97,6 +97,20 @@ fn cases(events_max: u64) -> Vec<Case> {
             events: events_max,
             ..BASE
         },
+        // With more partitions a million events fill hardly two batches each.
+        Case {
+            name: "1 partition, 1 million events",
+            topic_prefix: "one.small.",
+            partitions: 1,
+            ..small
+        },
+        Case {
+            name: "1 partition, the most events",
+            topic_prefix: "one.large.",
+            partitions: 1,
+            events: events_max,
+            ..BASE
+        },
         Case {
             name: "1 million events of 1.6 kB",
             topic_prefix: "heavy.",
