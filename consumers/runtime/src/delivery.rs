@@ -21,7 +21,9 @@ use crate::source::{SOURCE_HEADER, Source};
 
 /// Bytes that wait in the producer; a full queue slows the group, it never drops.
 const QUEUE_KB_MAX: &str = "32768";
-/// Whoever waits for room in the queue, or for acknowledgements, looks for them this often.
+/// Pause before a full queue is tried again.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
+/// Whoever waits for acknowledgements looks for them this often.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// A message was not acknowledged.
@@ -139,7 +141,7 @@ impl Delivery {
         let outstanding = &batch.outstanding;
         for derived in &batch.derived {
             while !outstanding.has_failed() && !self.try_send(derived, source, outstanding) {
-                self.look_again().await;
+                self.wait_for_room().await;
             }
         }
         for letter in &batch.dead_letters {
@@ -154,7 +156,7 @@ impl Delivery {
                     outstanding,
                 )
             {
-                self.look_again().await;
+                self.wait_for_room().await;
             }
             fault::reach(Point::DeadLetterSent);
         }
@@ -167,6 +169,7 @@ impl Delivery {
         })
     }
 
+    /// [`Outstanding::ended`], beside which somebody must take the acknowledgements.
     async fn ended(&self, outstanding: &Outstanding) -> Result<(), KafkaError> {
         loop {
             self.take_acknowledgements();
@@ -177,12 +180,13 @@ impl Delivery {
         }
     }
 
-    async fn look_again(&self) {
-        tokio::time::sleep(LOOK_EVERY).await;
+    async fn wait_for_room(&self) {
+        tokio::time::sleep(QUEUE_FULL_PAUSE).await;
         self.take_acknowledgements();
     }
 
-    /// Takes what Kafka has answered and the client's errors and log lines, without waiting: to be called all the time.
+    /// Takes what Kafka has answered and the client's errors and log lines, without waiting. Whoever holds the producer calls this every few milliseconds:
+    /// nothing else counts a message as delivered or makes room in the queue.
     pub fn take_acknowledgements(&self) {
         // A poll takes one answer, which is for many messages. Those that are sent meanwhile end the loop early, which does no harm.
         loop {
