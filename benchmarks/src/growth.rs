@@ -340,14 +340,22 @@ async fn at_low_rate(scene: &mut Scene, seconds: u64) -> anyhow::Result<String> 
             scene.wait_for_rows(&databases[0]).await
         })
         .await?;
+    let idle = scene
+        .measure(BTreeMap::from([(CONSUMERS[0], process.id())]), async {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            Ok(())
+        })
+        .await?;
     process.terminate(END_PATIENCE).await;
     let per_million = |name| sample.of(name) / (events as f64 / 1e6);
     Ok(format!(
-        "At {} events/s for {seconds} s, into {} parts: consumer {:.1}, ClickHouse {:.1}, Kafka {:.1} CPU-seconds for a million events.",
+        "At {} events/s for {seconds} s, into {} parts: consumer {:.1}, ClickHouse {:.1}, Kafka {:.1} CPU-seconds for a million events. With nothing to read the \
+         consumer uses {:.1} % of a core.",
         thousands(LOW_RATE),
         sample.parts,
         per_million(CONSUMERS[0]),
         per_million("clickhouse"),
         per_million("kafka"),
+        100.0 * idle.of(CONSUMERS[0]) / idle.seconds,
     ))
 }
