@@ -67,7 +67,7 @@ impl Traffic {
             let tell = move |progress: &Progress| {
                 tell.send_replace(progress.clone());
             };
-            activity_producer::args::run(simulation, &kafka, &registry, stop, tell).await
+            activity_producer::verbs::run(simulation, &kafka, &registry, stop, tell).await
         }));
         traffic.past = Some(Past::follow(back_fill, now_ms, told, targets).await?);
         Ok(traffic)
