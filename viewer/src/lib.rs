@@ -11,6 +11,7 @@ mod markdown;
 mod named;
 mod own_range;
 mod pages;
+mod scene;
 mod server;
 mod settings;
 mod source;

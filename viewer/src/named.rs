@@ -159,7 +159,7 @@ impl Reader {
         let from = from.unwrap_or_else(|| OWN_FROM.to_owned());
         let to = to.unwrap_or_else(|| "now".to_owned());
         let range = Range::read(&from, &to, &now_in(None))?;
-        crate::viewer::own_sql(raw, range, &asking.values)
+        crate::scene::own_sql(raw, range, &asking.values)
     }
 
     /// The answer in ClickHouse's format JSONCompact.
