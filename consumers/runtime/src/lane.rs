@@ -1,13 +1,13 @@
 //! A lane: one assigned partition, its instance of the group, the batch that is built and the batch that is under way. No I/O.
 
+mod closing;
+mod state;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use activity_consumers::{
-    Answers, Derived, Group, Instance, Received, Reject, Settings, StaleSnapshot,
-};
+use activity_consumers::{Answers, Group, Instance, Received, Reject, Settings, StaleSnapshot};
 use rdkafka::TopicPartitionList;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +17,6 @@ use crate::dead_letter;
 use crate::decoding::Schemas;
 use crate::headers::{MessageHeaders, Tail};
 use crate::input::{Reader, Reading, Unreadable};
-use crate::outstanding::Outstanding;
 use crate::panics::caught;
 use crate::resubmit::Feed;
 use crate::rewinds::Rewinds;
@@ -487,97 +486,12 @@ impl Lane {
             .is_some_and(|redo| log_first >= redo.end && redo.first_read < redo.end)
     }
 
-    /// Closes a range that is built again as soon as it is whole.
-    pub fn close_redo(&mut self, now: Instant) {
-        if let Some(redo) = self
-            .redo
-            .filter(|redo| self.next >= redo.end || redo.first_read >= redo.end)
-        {
-            self.seal_at(redo.end, now);
-        }
-    }
-
-    /// Whether the batch that is built should be closed now.
-    pub fn is_due(
-        &self,
-        settings: &RuntimeSettings,
-        age: Duration,
-        pressure: bool,
-        now: Instant,
-    ) -> bool {
-        self.can_be_closed()
-            && (pressure || self.is_full(settings) || self.building.age(now) >= age)
-    }
-
-    /// Whether the batch that is built has reached a limit.
-    pub fn is_full(&self, settings: &RuntimeSettings) -> bool {
-        self.is_filled(settings, 1)
-    }
-
-    /// Whether it has come half way to a limit: it may then go with one that is full, so that inserts come in few bursts.
-    pub fn is_half_full(&self, settings: &RuntimeSettings) -> bool {
-        self.can_be_closed() && self.is_filled(settings, 2)
-    }
-
-    fn is_filled(&self, settings: &RuntimeSettings, part: usize) -> bool {
-        self.redo.is_none()
-            && (self.building.rows() * part >= settings.batch_rows_max as usize
-                || self.building.bytes() * part >= settings.batch_bytes_max)
-    }
-
-    fn can_be_closed(&self) -> bool {
-        !matches!(self.phase, Phase::Opening | Phase::Stopped { .. })
-            && self.sealed.is_none()
-            && self.redo.is_none()
-            && !self.building.is_empty()
-    }
-
-    /// Closes the batch that is built.
-    pub fn seal(&mut self, now: Instant) {
-        self.seal_at(self.building.next, now);
-    }
-
-    fn seal_at(&mut self, end: i64, now: Instant) {
-        let redo = self.redo.take();
-        let mut sealed = self.building.seal(
-            end,
-            &self.name,
-            self.partition,
-            self.rewinds.epoch(),
-            redo.map_or(Mode::First, |redo| redo.mode),
-        );
-        if let Some(redo) = redo {
-            sealed.first_read = redo.first_read;
-            sealed.first_claimed_at_ms = redo.first_claimed_at_ms.into();
-        }
-        if self.next > end {
-            // The log begins behind the range that was claimed: what lies between is lost.
-            self.building.lose(self.next, (self.next - end) as u64, now);
-        }
-        self.next = self.next.max(end);
-        self.attempt = 0;
-        self.retry_at = None;
-        self.sealed = Some(Arc::new(sealed));
-    }
-
     /// Append time of the oldest message that is not settled, milliseconds since 1970-01-01 UTC.
     pub fn oldest_unsettled_ms(&self) -> Option<i64> {
         let sealed = self.sealed.as_ref().map(|sealed| sealed.appended_ms.0);
         sealed
             .or_else(|| self.building.oldest_ms())
             .filter(|appended_at_ms| *appended_at_ms > 0)
-    }
-
-    /// Drains what there is for the next stage, as [`Building::drain_derived`] does, unless something of the batch under way still waits to be sent: what is behind
-    /// it must not overtake it.
-    pub fn drain_derived(&mut self, take: impl FnMut(&Derived, &Arc<Outstanding>) -> bool) {
-        let nothing_waits = |sealed: &Arc<Sealed>| {
-            let is_sent = sealed.derived.is_empty() && !sealed.outstanding.has_failed();
-            is_sent || sealed.delivered.load(Ordering::Acquire)
-        };
-        if self.phase == Phase::Running && self.sealed.as_ref().is_none_or(nothing_waits) {
-            self.building.drain_derived(take);
-        }
     }
 
     /// The lane waits for what a message needs, and reads again; others go on.
@@ -620,36 +534,5 @@ impl Lane {
     /// Offset of the next message that the instance has not seen.
     pub fn next(&self) -> i64 {
         self.next
-    }
-
-    /// The state, which must stand exactly at a batch's boundary.
-    pub fn snapshot(&self, fingerprint: &str) -> Snapshot {
-        let marks = postcard::to_stdvec(&self.reader.marks).unwrap_or_default();
-        let mut bytes = (marks.len() as u32).to_le_bytes().to_vec();
-        bytes.extend_from_slice(&marks);
-        if let Some(instance) = &self.instance {
-            instance.snapshot(&mut bytes);
-        }
-        Snapshot {
-            state_offset: self.building.start,
-            fingerprint: fingerprint.to_owned(),
-            bytes,
-        }
-    }
-
-    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), StaleSnapshot> {
-        let stale = |what: &str| StaleSnapshot(what.to_owned());
-        let (length, rest) = snapshot
-            .bytes
-            .split_first_chunk()
-            .ok_or_else(|| stale("too short"))?;
-        let (marks, state) = rest
-            .split_at_checked(u32::from_le_bytes(*length) as usize)
-            .ok_or_else(|| stale("too short for its marks"))?;
-        self.reader.marks = postcard::from_bytes(marks)
-            .map_err(|error| StaleSnapshot(format!("marks: {error}")))?;
-        self.instance
-            .as_mut()
-            .map_or(Ok(()), |instance| instance.restore(state))
     }
 }

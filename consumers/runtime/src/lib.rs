@@ -23,6 +23,7 @@ mod flush;
 pub mod headers;
 mod hole;
 mod input;
+mod intake;
 mod lane;
 #[cfg(test)]
 mod lane_tests;
