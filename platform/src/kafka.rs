@@ -82,6 +82,9 @@ pub fn producer_config(settings: &KafkaSettings) -> Result<ClientConfig, Setting
     config
         .set("enable.idempotence", "true")
         .set("acks", "all")
+        // With more, librdkafka begins a new epoch where a request comes behind one that failed, and what another partition had under way then may be appended twice
+        // (confluentinc/librdkafka issue 4953). A request is a whole batch: waiting for its answer costs no throughput that could be measured.
+        .set("max.in.flight.requests.per.connection", "1")
         .set("partitioner", "murmur2_random");
     Ok(config)
 }
