@@ -72,7 +72,7 @@ impl Registry {
         let authorities = ca_file.map(|path| certificates("--registry-ca-file", path));
         let authorities = authorities.transpose()?;
         let builder = || {
-            registry_client(authorities.as_deref(), REQUEST_TIMEOUT)
+            registry_client(&url, authorities.as_deref(), REQUEST_TIMEOUT)
                 .map_err(|error| wrong(chain(&error)))
         };
         let user = user(settings)?;
