@@ -6,7 +6,7 @@
 use activity_schemas::Topic;
 
 use crate::column::{
-    ColumnBuffer, Layout, LowCardinality, Millis, Value, a_little_more, push_string, push_varint,
+    ColumnBuffer, Layout, LowCardinality, Millis, Value, push_string, push_varint,
 };
 
 /// A table that a group writes.
@@ -102,9 +102,10 @@ impl Derived {
 pub struct Rows {
     table: &'static TableSpec,
     columns: Vec<ColumnBuffer>,
-    offsets: Vec<i64>,
-    ns: Vec<u32>,
-    appended_at_ms: Vec<i64>,
+    offsets: ColumnBuffer,
+    ns: ColumnBuffer,
+    appended_at: ColumnBuffer,
+    rows: usize,
     rows_before_event: usize,
 }
 
@@ -124,22 +125,23 @@ impl Rows {
         Self {
             table,
             columns: vec![ColumnBuffer::default(); table.columns.len()],
-            offsets: Vec::new(),
-            ns: Vec::new(),
-            appended_at_ms: Vec::new(),
+            offsets: ColumnBuffer::default(),
+            ns: ColumnBuffer::default(),
+            appended_at: ColumnBuffer::default(),
+            rows: 0,
             rows_before_event: 0,
         }
     }
 
     /// No rows, and room for as many as these: the next batch is often of the same size, and a buffer that grows is copied each time.
     fn fresh(&self) -> Self {
-        let rows = a_little_more(self.len());
         Self {
             table: self.table,
             columns: self.columns.iter().map(ColumnBuffer::fresh).collect(),
-            offsets: Vec::with_capacity(rows),
-            ns: Vec::with_capacity(rows),
-            appended_at_ms: Vec::with_capacity(rows),
+            offsets: self.offsets.fresh(),
+            ns: self.ns.fresh(),
+            appended_at: self.appended_at.fresh(),
+            rows: 0,
             rows_before_event: 0,
         }
     }
@@ -151,25 +153,36 @@ impl Rows {
 
     /// How many rows.
     pub fn len(&self) -> usize {
-        self.offsets.len()
+        self.rows
     }
 
     /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
-        self.offsets.is_empty()
+        self.rows == 0
     }
 
     fn bytes(&self) -> usize {
-        self.columns.iter().map(ColumnBuffer::bytes).sum::<usize>() + self.offsets.len() * 20
+        let of_origin = [&self.offsets, &self.ns, &self.appended_at];
+        let columns = self.columns.iter().chain(of_origin);
+        columns.map(ColumnBuffer::bytes).sum()
+    }
+
+    fn push<R: Row>(&mut self, row: &R, offset: i64, appended_at: Millis) {
+        row.push(&mut self.columns);
+        offset.push(&mut self.offsets);
+        ((self.rows - self.rows_before_event) as u32).push(&mut self.ns);
+        appended_at.push(&mut self.appended_at);
+        self.rows += 1;
     }
 
     fn truncate(&mut self, rows: usize) {
         for (column, spec) in self.columns.iter_mut().zip(self.table.columns) {
             column.truncate(spec.layout, rows);
         }
-        self.offsets.truncate(rows);
-        self.ns.truncate(rows);
-        self.appended_at_ms.truncate(rows);
+        self.offsets.truncate(i64::LAYOUT, rows);
+        self.ns.truncate(u32::LAYOUT, rows);
+        self.appended_at.truncate(Millis::LAYOUT, rows);
+        self.rows = rows;
     }
 
     /// [`into_native_block`](Self::into_native_block) in one piece, a copy: for those who read it.
@@ -190,10 +203,10 @@ impl Rows {
         let of_origin = [
             ColumnBuffer::of_one_text(origin.topic, rows),
             ColumnBuffer::of(std::iter::repeat_n(origin.partition, rows)),
-            ColumnBuffer::of(self.offsets.into_iter()),
-            ColumnBuffer::of(self.ns.into_iter()),
+            self.offsets,
+            self.ns,
             ColumnBuffer::of(std::iter::repeat_n(origin.epoch, rows)),
-            ColumnBuffer::of(self.appended_at_ms.into_iter().map(Millis)),
+            self.appended_at,
         ];
         for ((name, sent_as), column) in ORIGIN.into_iter().zip(of_origin) {
             pieces.column(name, sent_as, column);
@@ -252,7 +265,7 @@ pub struct Output {
     derived_bytes: usize,
     derived_bytes_before_event: usize,
     offset: i64,
-    appended_at_ms: i64,
+    appended_at: Millis,
 }
 
 impl Output {
@@ -266,7 +279,7 @@ impl Output {
             derived_bytes: 0,
             derived_bytes_before_event: 0,
             offset: 0,
-            appended_at_ms: 0,
+            appended_at: Millis(0),
         }
     }
 
@@ -282,11 +295,7 @@ impl Output {
         else {
             panic!("table {} is not among the group's TABLES", R::TABLE.name);
         };
-        row.push(&mut rows.columns);
-        rows.ns
-            .push((rows.offsets.len() - rows.rows_before_event) as u32);
-        rows.offsets.push(self.offset);
-        rows.appended_at_ms.push(self.appended_at_ms);
+        rows.push(row, self.offset, self.appended_at);
     }
 
     /// Sends a message to the next stage of the same group; `key` decides the partition.
@@ -316,11 +325,11 @@ impl Output {
     /// The runtime's side: what follows belongs to the event at `offset`.
     pub fn begin_event(&mut self, offset: i64, appended_at_ms: i64) {
         self.offset = offset;
-        self.appended_at_ms = appended_at_ms;
+        self.appended_at = Millis(appended_at_ms);
         self.derived_before_event = self.derived.len();
         self.derived_bytes_before_event = self.derived_bytes;
         for rows in &mut self.tables {
-            rows.rows_before_event = rows.offsets.len();
+            rows.rows_before_event = rows.len();
         }
     }
 
