@@ -30,6 +30,7 @@ mod lane_tests;
 mod life;
 mod look_up;
 pub mod membership;
+mod memory;
 pub mod models;
 mod open;
 mod outstanding;

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::backoff;
 use crate::driver::{Clients, Driver, RunError};
+use crate::memory;
 use crate::models;
 use crate::rewinds::Rewinds;
 use crate::settings::RuntimeSettings;
@@ -119,6 +120,7 @@ fn live(
     runtime: &Handle,
     life: Life,
 ) -> Result<(), RunError> {
+    memory::keep_buffers();
     let stop = life.over.clone();
     let database = Database::new(&clients.targets.clickhouse)?;
     settings.models = Models::default();
