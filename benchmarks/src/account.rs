@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -71,10 +72,21 @@ impl Meter {
 
 const MILLION: u64 = 1_000_000;
 
-/// What this process has used each time that it has read another million events: CPU-seconds since its start, a line each in a file.
+/// What this process has used when it has its first partition, and each time that it has read another million events: CPU-seconds since its start, a line each in
+/// a file.
 pub struct ByMillion {
+    has_started: Once,
     events: AtomicU64,
     file: File,
+}
+
+/// What was noted of a process, CPU-seconds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Noted {
+    /// Until it had its first partition.
+    pub start: f64,
+    /// From there on for the first million events, from there on for the second, and so on.
+    pub millions: Vec<f64>,
 }
 
 impl ByMillion {
@@ -84,36 +96,51 @@ impl ByMillion {
     /// If the file cannot be made.
     pub fn create(path: &Path) -> io::Result<Self> {
         Ok(Self {
+            has_started: Once::new(),
             events: AtomicU64::new(0),
             file: File::create(path)?,
         })
     }
 
+    /// A partition is there to be read.
+    pub fn start(&self) {
+        self.has_started.call_once(|| self.note());
+    }
+
     /// Counts events that were read, at most a million at once.
     pub fn count(&self, events: u64) {
         let before = self.events.fetch_add(events, Ordering::Relaxed);
-        if before / MILLION < (before + events) / MILLION
-            && let Err(error) = self.note()
-        {
-            eprintln!("what the events cost cannot be noted: {error}");
+        if before / MILLION < (before + events) / MILLION {
+            self.note();
         }
     }
 
-    fn note(&self) -> io::Result<()> {
-        writeln!(&self.file, "{}", cpu_seconds_of(UsageWho::RUSAGE_SELF)?)
+    fn note(&self) {
+        let noted =
+            cpu_seconds_of(UsageWho::RUSAGE_SELF).and_then(|used| writeln!(&self.file, "{used}"));
+        if let Err(error) = noted {
+            eprintln!("what the events cost cannot be noted: {error}");
+        }
     }
+}
 
-    /// What was noted in this file: CPU-seconds of the first million events, of the second, and so on.
+impl Noted {
+    /// Reads the file of a process.
     ///
     /// # Errors
     /// If it cannot be read, or holds anything else.
-    pub fn read(path: &Path) -> io::Result<Vec<f64>> {
+    pub fn read(path: &Path) -> io::Result<Self> {
         let mut before = 0.0;
         let since = |line: &str| {
             let used: f64 = line.parse().map_err(io::Error::other)?;
             Ok(used - std::mem::replace(&mut before, used))
         };
-        fs::read_to_string(path)?.lines().map(since).collect()
+        let text = fs::read_to_string(path)?;
+        let mut noted = text.lines().map(since);
+        Ok(Self {
+            start: noted.next().transpose()?.unwrap_or_default(),
+            millions: noted.collect::<io::Result<_>>()?,
+        })
     }
 }
 
@@ -122,15 +149,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_million_events_is_charged_for_what_was_used_since_the_one_before() {
+    fn each_million_events_is_charged_for_what_was_used_since_the_one_before_and_the_first_not_for_the_start()
+     {
         let file = tempfile::NamedTempFile::new().unwrap();
         let by_million = ByMillion::create(file.path()).unwrap();
+        (0..2).for_each(|_| by_million.start());
         (0..2_500).for_each(|_| by_million.count(1_000));
-        let millions = ByMillion::read(file.path()).unwrap();
-        assert_eq!(millions.len(), 2);
+        let noted = Noted::read(file.path()).unwrap();
+        assert!(noted.start > 0.0, "{noted:?}");
+        assert_eq!(noted.millions.len(), 2);
         assert!(
-            millions.iter().all(|seconds| *seconds >= 0.0),
-            "{millions:?}"
+            noted.millions.iter().all(|seconds| *seconds >= 0.0),
+            "{noted:?}"
         );
     }
 

@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use tempfile::TempDir;
 
-use crate::account::ByMillion;
+use crate::account::{Noted, cpu_seconds};
 use crate::fill::Filling;
 use crate::report::{Spread, thousands, write_json};
 use crate::scene::{CONSUMERS, Sample, Scene};
@@ -73,43 +73,39 @@ fn cases(events_max: u64) -> Vec<Case> {
         events: 1_000_000,
         ..BASE
     };
+    let large = Case {
+        topic_prefix: "large.",
+        events: events_max,
+        ..BASE
+    };
     vec![
         BASE,
-        Case {
-            name: "1 partition",
-            topic_prefix: "one.",
-            partitions: 1,
-            ..BASE
-        },
-        Case {
-            name: "12 partitions",
-            topic_prefix: "twelve.",
-            partitions: 12,
-            ..BASE
-        },
         Case {
             name: "1 million events",
             ..small
         },
-        Case {
-            name: "the most events",
-            topic_prefix: "large.",
-            events: events_max,
-            ..BASE
-        },
         // With more partitions a million events fill hardly two batches each.
         Case {
-            name: "1 partition, 1 million events",
+            name: "1 million events, 1 partition",
             topic_prefix: "one.small.",
             partitions: 1,
             ..small
         },
         Case {
-            name: "1 partition, the most events",
-            topic_prefix: "one.large.",
+            name: "the most events, 1 partition",
+            topic_prefix: "one.",
             partitions: 1,
-            events: events_max,
-            ..BASE
+            ..large
+        },
+        Case {
+            name: "the most events, 4 partitions",
+            ..large
+        },
+        Case {
+            name: "the most events, 12 partitions",
+            topic_prefix: "twelve.",
+            partitions: 12,
+            ..large
         },
         Case {
             name: "1 million events of 1.6 kB",
@@ -143,39 +139,57 @@ fn cases(events_max: u64) -> Vec<Case> {
 #[derive(Debug, Serialize)]
 struct Grown {
     case: Case,
-    samples: Vec<Sample>,
-    /// For each round, CPU-seconds of the first consumer for the first million events, the second, and so on.
-    by_million: Vec<Vec<f64>>,
+    rounds: Vec<Round>,
+}
+
+/// One reading.
+#[derive(Debug, Serialize)]
+struct Round {
+    sample: Sample,
+    /// CPU-seconds of all consumers of the sample's until they had partitions.
+    starts: f64,
+    /// CPU-seconds of the first consumer for the first million events, the second, and so on.
+    by_million: Vec<f64>,
+}
+
+impl Round {
+    /// CPU-seconds of all consumers for their events.
+    fn for_events(&self) -> f64 {
+        CONSUMERS
+            .iter()
+            .map(|name| self.sample.of(name))
+            .sum::<f64>()
+            - self.starts
+    }
 }
 
 impl Grown {
-    /// CPU-seconds of the consumers for a million events that one of them read.
-    fn consumer(&self) -> Spread {
-        let read = self.case.events as f64 * self.case.groups as f64 / 1e6;
-        let used = |sample: &Sample| CONSUMERS.iter().map(|name| sample.of(name)).sum::<f64>();
-        Spread::of(self.samples.iter().map(|sample| used(sample) / read))
+    fn of(&self, value: impl Fn(&Round) -> f64) -> Spread {
+        Spread::of(self.rounds.iter().map(value))
     }
 
-    fn clickhouse(&self) -> Spread {
-        let written = self.case.events as f64 * self.case.groups as f64 / 1e6;
-        let used = self.samples.iter().map(|sample| sample.of("clickhouse"));
-        Spread::of(used.map(|seconds| seconds / written))
+    /// Events that were read and rows that were written, millions.
+    fn read_millions(&self) -> f64 {
+        self.case.events as f64 * self.case.groups as f64 / 1e6
+    }
+
+    /// CPU-seconds of the consumers for a million events that one of them read.
+    fn consumer(&self) -> Spread {
+        self.of(|round| round.for_events() / self.read_millions())
     }
 
     /// What each million of the events cost: whether the last ones cost more than those before.
     fn millions(&self) -> String {
-        let count = self.by_million.iter().map(Vec::len).min().unwrap_or(0);
-        let median = |million: usize| {
-            Spread::of(self.by_million.iter().map(|millions| millions[million])).median
-        };
-        let medians: Vec<f64> = (0..count).map(median).collect();
+        let counts = self.rounds.iter().map(|round| round.by_million.len());
+        let median = |million: usize| self.of(|round| round.by_million[million]).median;
+        let medians: Vec<f64> = (0..counts.min().unwrap_or(0)).map(median).collect();
         let each: Vec<String> = medians
             .iter()
             .map(|seconds| format!("{seconds:.2}"))
             .collect();
         let later = Spread::of(medians.iter().skip(1).copied());
         format!(
-            "{}, million by million, CPU-seconds of the consumer: {}. From the second on {:.2} ({:.2}–{:.2}); the first, with the start, {:.2} more.",
+            "{}, million by million, CPU-seconds of the consumer: {}. From the second on {:.2} ({:.2}–{:.2}); the first {:.2} more.",
             self.case.name,
             each.join(" "),
             later.median,
@@ -187,20 +201,24 @@ impl Grown {
 
     fn line(&self, base: f64) -> String {
         let consumer = self.consumer();
-        let samples = || self.samples.iter();
-        let rows = (self.case.events * self.case.groups as u64) as f64;
-        let memory = Spread::of(samples().map(|sample| sample.peak_memory_bytes as f64 / 1e6));
+        let millions = self.read_millions();
+        let clickhouse = self.of(|round| round.sample.of("clickhouse") / millions);
+        let start = self.of(|round| round.starts / self.case.groups as f64);
+        let rows_per_second = self.of(|round| millions * 1e6 / round.sample.seconds);
+        let parts = self.of(|round| round.sample.parts as f64);
+        let memory = self.of(|round| round.sample.peak_memory_bytes as f64 / 1e6);
         format!(
-            "| {} | {} | {:.2} ({:.2}–{:.2}) | {:.2} | {:.2} | {} | {:.0} | {:.0} |",
+            "| {} | {} | {:.2} ({:.2}–{:.2}) | {:.2} | {:.2} | {:.2} | {} | {:.0} | {:.0} |",
             self.case.name,
             thousands(self.case.events as f64),
             consumer.median,
             consumer.min,
             consumer.max,
             consumer.median / base,
-            self.clickhouse().median,
-            thousands(Spread::of(samples().map(|sample| rows / sample.seconds)).median),
-            Spread::of(samples().map(|sample| sample.parts as f64)).median,
+            start.median,
+            clickhouse.median,
+            thousands(rows_per_second.median),
+            parts.median,
             memory.max,
         )
     }
@@ -215,33 +233,32 @@ pub async fn run(args: GrowthArgs) -> anyhow::Result<()> {
         scene.turn_to(case.topic_prefix, filling(&case)).await?;
         grown.push(Grown {
             case,
-            samples: Vec::new(),
-            by_million: Vec::new(),
+            rounds: Vec::new(),
         });
     }
     for round in 1..=args.rounds {
         for place in 0..grown.len() {
             // No case is always the one that comes after the same other one.
             let place = (place + TURNED_BY * (round - 1)) % grown.len();
-            let Grown {
-                case,
-                samples,
-                by_million,
-            } = &mut grown[place];
+            let Grown { case, rounds } = &mut grown[place];
             scene.turn_to(case.topic_prefix, filling(case)).await?;
-            let (sample, millions) = measure(&scene, case).await?;
+            let measured = measure(&scene, case).await?;
             eprintln!(
-                "round {round} of {}: {}: {:.1} s, CPU-seconds {:.2?}",
-                args.rounds, case.name, sample.seconds, sample.cpu_seconds
+                "round {round} of {}: {}: {:.1} s, CPU-seconds {:.2?}, {:.2} until there was something to read",
+                args.rounds,
+                case.name,
+                measured.sample.seconds,
+                measured.sample.cpu_seconds,
+                measured.starts
             );
-            samples.push(sample);
-            by_million.push(millions);
+            rounds.push(measured);
         }
     }
     let base = grown.first().map_or(1.0, |base| base.consumer().median);
     println!(
-        "{} rounds in turns; CPU-seconds of the consumer for a million events, median (min–max); ClickHouse's for a million rows, merges among them; peak memory of the first consumer.\n\n\
-         | case | events | consumer s/M | ÷ the first | ClickHouse s/M | rows/s | parts | peak memory MB |\n|---|---|---|---|---|---|---|---|",
+        "{} rounds in turns; CPU-seconds of the consumer for a million events, median (min–max), and apart from them those of its start, until it has a partition; ClickHouse's \
+         for a million rows, merges among them; peak memory of the first consumer.\n\n\
+         | case | events | consumer s/M | ÷ the first | start s | ClickHouse s/M | rows/s | parts | peak memory MB |\n|---|---|---|---|---|---|---|---|---|",
         args.rounds
     );
     for case in &grown {
@@ -272,7 +289,7 @@ const fn filling(case: &Case) -> Filling {
 }
 
 /// As many groups as the case has read the whole topic at the same time.
-async fn measure(scene: &Scene, case: &Case) -> anyhow::Result<(Sample, Vec<f64>)> {
+async fn measure(scene: &Scene, case: &Case) -> anyhow::Result<Round> {
     let databases = scene.databases(case.groups).await?;
     let rows = case.batch_rows.to_string();
     let folder = tempfile::tempdir()?;
@@ -292,6 +309,8 @@ async fn measure(scene: &Scene, case: &Case) -> anyhow::Result<(Sample, Vec<f64>
     }
     let ids = processes.iter().map(activity_devstack::Process::id);
     let consumers: BTreeMap<_, _> = CONSUMERS.into_iter().zip(ids).collect();
+    // Before the sample begins, which is not to be taken from it twice.
+    let before: f64 = consumers.values().map(|id| cpu_seconds(*id)).sum();
     let sample = scene
         .measure(consumers, async {
             for database in &databases {
@@ -303,7 +322,13 @@ async fn measure(scene: &Scene, case: &Case) -> anyhow::Result<(Sample, Vec<f64>
     for mut process in processes {
         process.terminate(END_PATIENCE).await;
     }
-    Ok((sample?, ByMillion::read(&by_million_file(&folder, 0))?))
+    let noted = (0..case.groups).map(|number| Noted::read(&by_million_file(&folder, number)));
+    let noted = noted.collect::<std::io::Result<Vec<_>>>()?;
+    Ok(Round {
+        sample: sample?,
+        starts: noted.iter().map(|noted| noted.start).sum::<f64>() - before,
+        by_million: noted.into_iter().next().unwrap_or_default().millions,
+    })
 }
 
 fn by_million_file(folder: &TempDir, consumer: usize) -> PathBuf {

@@ -72,6 +72,9 @@ impl ConsumerGroup for Plain {
     const TABLES: &'static [&'static TableSpec] = &[PlainClick::TABLE];
 
     fn new(_settings: &Settings, _topic: Topic) -> Self {
+        if let Some(by_million) = BY_MILLION.get() {
+            by_million.start();
+        }
         Plain { uncounted: 0 }
     }
 
@@ -108,7 +111,7 @@ pub struct PlainArgs {
     targets: Targets,
     #[command(flatten)]
     runtime: RuntimeSettings,
-    /// Writes the CPU-seconds used so far to this file, a line for each million events read
+    /// Writes the CPU-seconds used so far to this file, a line when it has its first partition and one for each million events read
     #[arg(long, value_name = "FILE")]
     cpu_by_million: Option<PathBuf>,
 }
