@@ -1,19 +1,22 @@
 //! The model: Kafka, ClickHouse and the owners of one partition. What does I/O (the loop, cycles, the store) is mirrored here in its shortest form; "as …" names
 //! the code that a function mirrors.
 
+mod clickhouse;
+mod next_stage;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range as Offsets;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use activity_consumers::Derived;
 use clap::{Args as _, FromArgMatches as _};
 use tokio_util::sync::CancellationToken;
 
-use super::{EPOCH, Entry, FIRST, GROUP, PANICS, Row, TOPIC, rows_in};
-use crate::batch::{Mode, Sealed, TableBlock};
-use crate::claim::{CLAIMED_AT_UNKNOWN, Claim, Range, token};
+use self::clickhouse::token_of;
+use self::next_stage::message_of;
+use super::{EPOCH, Entry, FIRST, GROUP, PANICS, Row, TOPIC};
+use crate::batch::Sealed;
+use crate::claim::{Claim, Range};
 use crate::decoding::Schemas;
 use crate::flush::{claim, empty_claim, is_claimable, is_idle_unsaid};
 use crate::lane::{Assignment, Handled, Lane, Message, Phase};
@@ -333,17 +336,6 @@ impl World {
         }
     }
 
-    /// A token is never sent with other bytes. Where the log has lost messages, the state that they made is lost too.
-    fn note_built(&mut self, batch: &Sealed) {
-        for table in batch.tables.iter().filter(|_| self.log_first == FIRST) {
-            let built = self
-                .built
-                .entry(token_of(batch))
-                .or_insert(table.block.concat());
-            assert_eq!(*built, table.block.concat(), "{}", token_of(batch));
-        }
-    }
-
     /// As `cycle::run` and `Driver::finish_cycle`.
     fn insert(&mut self, fate: Fate, ledger: Fate) {
         let in_flight = self.owner.as_mut().filter(|owner| owner.lane.in_flight);
@@ -372,110 +364,6 @@ impl World {
         }
     }
 
-    /// As `cycle::insert_table`: whether all rows are known to be there.
-    fn insert_table(
-        &mut self,
-        batch: &Arc<Sealed>,
-        table: &TableBlock,
-        attempt: u32,
-        fate: Fate,
-    ) -> bool {
-        let (token, read) = (token_of(batch), batch.first_read..batch.range.end);
-        let is_first = batch.mode == Mode::First && attempt == 1;
-        let is_short = |world: &Self| world.rows_of(&read) < table.rows as usize;
-        // As `cycle::mode`.
-        let is_unknown = batch.first_claimed_at_ms.get() == Some(&CLAIMED_AT_UNKNOWN);
-        let is_missing_only = batch.mode == Mode::MissingOnly || is_unknown;
-        let is_sent_whole = if is_missing_only {
-            self.rows_of(&(batch.range.start..batch.range.end)) == 0
-        } else {
-            is_first || is_short(self)
-        };
-        if is_sent_whole {
-            match fate {
-                Fate::Done | Fate::Unheard => self.store(token.clone(), rows_in(table)),
-                Fate::Late => self.keep_late(batch),
-                Fate::Forgotten => drop(self.tokens.insert(token.clone())),
-                Fate::Failed => (),
-            }
-            if is_first || fate != Fate::Done {
-                return fate == Fate::Done;
-            }
-        }
-        if is_short(self) && matches!(fate, Fate::Done | Fate::Unheard) {
-            let mut missing = rows_in(table);
-            missing.retain(|row| {
-                self.rows
-                    .iter()
-                    .all(|there| (there.0, there.1) != (row.0, row.1))
-            });
-            self.store(format!("{token}/from/{}/2", read.start), missing);
-        }
-        assert!(
-            self.rows_of(&read) <= table.rows as usize,
-            "more rows than events gave"
-        );
-        fate == Fate::Done
-    }
-
-    /// ClickHouse: the first block of a token is stored, others are dropped.
-    fn store(&mut self, token: String, rows: Vec<Row>) {
-        if self.tokens.insert(token) {
-            self.rows.extend(rows);
-        }
-    }
-
-    pub(super) fn rows_of(&self, offsets: &Offsets<i64>) -> usize {
-        self.rows
-            .iter()
-            .filter(|row| offsets.contains(&row.0))
-            .count()
-    }
-
-    /// The offsets that have rows.
-    pub(super) fn offsets_of(&self, offsets: &Offsets<i64>) -> BTreeSet<i64> {
-        let all = self.rows.iter().map(|row| row.0);
-        all.filter(|offset| offsets.contains(offset)).collect()
-    }
-
-    /// As `Driver::send_derived`, with a client whose queue has so much room.
-    fn send(&mut self, mut room: usize) {
-        let Some(Owner { lane, .. }) = &mut self.owner else {
-            return;
-        };
-        lane.drain_derived(|derived, _| {
-            let is_taken = room > 0;
-            if is_taken {
-                room -= 1;
-                self.sent.push(message_of(derived));
-            }
-            is_taken
-        });
-    }
-
-    /// What the next stage takes of all that came: as `Marks`.
-    pub(super) fn seen_by_the_next_stage(&self) -> Vec<Row> {
-        let mut seen: Vec<Row> = Vec::new();
-        for message in &self.sent {
-            let is_above = |last: &Row| (last.0, last.1) < (message.0, message.1);
-            if seen.last().is_none_or(is_above) {
-                seen.push(*message);
-            }
-        }
-        seen
-    }
-
-    /// As `activity verify`: wherever the ledger says how many messages a range has for the next stage, so many came.
-    fn count_derived(&self) {
-        let seen = self.seen_by_the_next_stage();
-        for (start, Settled { end, derived, .. }) in &self.ledger {
-            let range = *start..*end;
-            let found = seen.iter().filter(|message| range.contains(&message.0));
-            let found = found.count() as u64;
-            assert_eq!(derived.unwrap_or(found), found, "{range:?}");
-        }
-    }
-
     /// As `Delivery::send`.
     fn deliver_messages(&mut self, batch: &Sealed) {
         if !batch.delivered.swap(true, Ordering::AcqRel) {
@@ -488,35 +376,6 @@ impl World {
         }
     }
 
-    /// As `cycle::gone` and `cycle::ledger_row`; a range that is written again must say the same.
-    fn write_ledger(&mut self, batch: &Sealed) {
-        let Range { start, end } = batch.range;
-        let there = self.offsets_of(&(start..batch.first_read)).len() as u64;
-        let row = Settled {
-            end,
-            events: batch.counts.events + there,
-            rejects: batch.counts.rejects,
-            lost: batch.counts.lost + (batch.first_read - start) as u64 - there,
-            rows: self.rows_of(&(start..end)),
-            derived: batch
-                .known_derived_counts()
-                .map(|counts| counts.values().sum()),
-        };
-        if let Some(written) = self.ledger.get(&start) {
-            assert_eq!(*written, row);
-        }
-        self.ledger.insert(start, row);
-    }
-
-    fn store_snapshot(&mut self, which: usize) {
-        if which < self.late_snapshots.len() {
-            let (slot, snapshot) = self.late_snapshots.remove(which);
-            let is_said = |(offset, _)| offset >= snapshot.state_offset;
-            assert!(self.committed.is_none_or(is_said));
-            self.snapshots[usize::from(slot)] = Some(snapshot);
-        }
-    }
-
     pub(super) fn lose(&mut self, last_commit: bool, late: bool) {
         let Some(Owner { lane, settled, .. }) = self.owner.take() else {
             return;
@@ -526,29 +385,6 @@ impl World {
         }
         if let Some(batch) = lane.sealed.filter(|_| late && lane.in_flight) {
             self.keep_late(&batch);
-        }
-    }
-
-    fn keep_late(&mut self, batch: &Arc<Sealed>) {
-        if batch.range.start >= self.late_from {
-            self.late_inserts.push(batch.clone());
-        }
-    }
-
-    /// An insert of an earlier attempt arrives under its token; its owner, if it still is there, may write the ledger.
-    fn arrive(&mut self, which: usize, ledger: bool) {
-        if which >= self.late_inserts.len() {
-            return;
-        }
-        let batch = self.late_inserts.swap_remove(which);
-        self.deliver_messages(&batch);
-        for table in &batch.tables {
-            self.store(token_of(&batch), rows_in(table));
-        }
-        // Another limit: it believes the answer of an engine that has forgotten the rows of that token. Three faults at once.
-        let rows: u64 = batch.tables.iter().map(|table| table.rows).sum();
-        if ledger && self.rows_of(&(batch.range.start..batch.range.end)) == rows as usize {
-            self.write_ledger(&batch);
         }
     }
 
@@ -599,17 +435,6 @@ impl World {
         }
         built
     }
-}
-
-/// (offset, n, sum) of a message for the next stage.
-fn message_of(derived: &Derived) -> Row {
-    let sum = postcard::from_bytes(&derived.payload).unwrap();
-    (derived.offset, derived.n, sum)
-}
-
-/// The name of a batch in ClickHouse.
-fn token_of(batch: &Sealed) -> String {
-    token(GROUP.name, TOPIC.name, 0, batch.range, EPOCH)
 }
 
 /// Kafka takes a commit; its offset never goes back.
