@@ -146,8 +146,8 @@ struct Grown {
 #[derive(Debug, Serialize)]
 struct Round {
     sample: Sample,
-    /// CPU-seconds of all consumers of the sample's until they had partitions.
-    starts: f64,
+    /// CPU-seconds of all consumers, of those in the sample, until each had a partition.
+    start_seconds: f64,
     /// CPU-seconds of the first consumer for the first million events, the second, and so on.
     by_million: Vec<f64>,
 }
@@ -159,7 +159,7 @@ impl Round {
             .iter()
             .map(|name| self.sample.of(name))
             .sum::<f64>()
-            - self.starts
+            - self.start_seconds
     }
 }
 
@@ -203,7 +203,7 @@ impl Grown {
         let consumer = self.consumer();
         let millions = self.read_millions();
         let clickhouse = self.of(|round| round.sample.of("clickhouse") / millions);
-        let start = self.of(|round| round.starts / self.case.groups as f64);
+        let start = self.of(|round| round.start_seconds / self.case.groups as f64);
         let rows_per_second = self.of(|round| millions * 1e6 / round.sample.seconds);
         let parts = self.of(|round| round.sample.parts as f64);
         let memory = self.of(|round| round.sample.peak_memory_bytes as f64 / 1e6);
@@ -249,7 +249,7 @@ pub async fn run(args: GrowthArgs) -> anyhow::Result<()> {
                 case.name,
                 measured.sample.seconds,
                 measured.sample.cpu_seconds,
-                measured.starts
+                measured.start_seconds
             );
             rounds.push(measured);
         }
@@ -309,7 +309,7 @@ async fn measure(scene: &Scene, case: &Case) -> anyhow::Result<Round> {
     }
     let ids = processes.iter().map(activity_devstack::Process::id);
     let consumers: BTreeMap<_, _> = CONSUMERS.into_iter().zip(ids).collect();
-    // Before the sample begins, which is not to be taken from it twice.
+    // What they have used so far is not in the sample.
     let before: f64 = consumers.values().map(|id| cpu_seconds(*id)).sum();
     let sample = scene
         .measure(consumers, async {
@@ -322,11 +322,13 @@ async fn measure(scene: &Scene, case: &Case) -> anyhow::Result<Round> {
     for mut process in processes {
         process.terminate(END_PATIENCE).await;
     }
+    // Why a consumer failed says more than what it has not noted.
+    let sample = sample?;
     let noted = (0..case.groups).map(|number| Noted::read(&by_million_file(&folder, number)));
     let noted = noted.collect::<std::io::Result<Vec<_>>>()?;
     Ok(Round {
-        sample: sample?,
-        starts: noted.iter().map(|noted| noted.start).sum::<f64>() - before,
+        sample,
+        start_seconds: noted.iter().map(|noted| noted.start).sum::<f64>() - before,
         by_million: noted.into_iter().next().unwrap_or_default().millions,
     })
 }

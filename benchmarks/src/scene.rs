@@ -228,7 +228,8 @@ impl Scene {
         Ok(())
     }
 
-    /// Runs `work`, then waits until ClickHouse is at rest: what it and the services used meanwhile. `consumers` are further processes, which run already.
+    /// Runs `work`, then waits until ClickHouse is at rest: what the services used meanwhile. `consumers` are
+    /// further processes, which run already: what they used until `work` ended.
     pub async fn measure(
         &self,
         consumers: BTreeMap<&'static str, u32>,
